@@ -56,7 +56,7 @@ def encode(text: str) -> bytes:
 
 
 def vis(text: str) -> str:
-    """Encode as vis(3) with no flags, cut at 2047 octets but never inside an escape.
+    """Spell octets as vis(3) does with no flags, cut at 2047 octets but never inside an escape.
 
     Source: OpenSMTPD 6.4 and later, error column of `show queue`.
     """
