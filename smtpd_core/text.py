@@ -56,9 +56,9 @@ def encode(text: str) -> bytes:
 
 
 def vis(text: str) -> str:
-    """Spell octets as vis(3) does with no flags, cut at 2047 octets but never inside an escape.
+    """Spell octets in the vis notation, no flags; cut at 2047 octets, never inside an escape.
 
-    Source: OpenSMTPD 6.4 and later, error column of `show queue`.
+    Source: vis(3); OpenSMTPD 6.4 and later, error column of `show queue`.
     """
     if text.isascii() and text.isprintable() and "\\" not in text and len(text) <= _VIS_LIMIT:
         return text
