@@ -1,0 +1,283 @@
+"""A spool in the file system: what part of one a directory is, and where its objects are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from smtpd_core import ids
+from smtpd_core.errors import AccessError
+from smtpd_core.queue import layout
+from smtpd_core.queue.access import (
+    DIRECTORY_FLAGS,
+    entries_of,
+    is_directory,
+    kind_of,
+    open_below,
+    open_file,
+    why,
+)
+from smtpd_core.queue.sources import Item, Unit, Unreadable
+from smtpd_core.queue.walk import Walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Optional, Union
+
+
+class OpenBody:
+    """The body of a message in a file; see sources.StoredBody."""
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, fd: int, path: str) -> None:
+        """Take over a descriptor."""
+        self._fd = fd
+        self.path = path
+
+    def read(self, size: int) -> bytes:
+        """Read at most so many octets; none at the end. Raises AccessError."""
+        try:
+            return os.read(self._fd, size)
+        except OSError as error:
+            raise AccessError(f"{self.path}: {why(error)}") from None
+
+    def seekable(self) -> bool:
+        """Say yes: it is a regular file."""
+        return True
+
+    def seek(self, offset: int) -> int:
+        """Continue at another place."""
+        return os.lseek(self._fd, offset, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+
+class DirectorySource:
+    """A spool, or a part of one, in the file system."""
+
+    parallel = True
+
+    def __init__(self, path: str) -> None:
+        """Open a directory and find out what part of a spool it is.
+
+        Raises AccessError when it cannot be read, or is no part of a spool.
+        """
+        self.path = path
+        try:
+            self._fd = open_below(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW, None)
+        except OSError as error:
+            raise AccessError(f"{path}: {why(error)}") from None
+        self._shape = self._find_shape()
+
+    def _find_shape(self) -> str:
+        """Tell a `spool`, one of its buckets, a `sub-bucket` of queue/, and a `message`."""
+        try:
+            with os.scandir(self._fd) as entries:
+                names = {entry.name for entry in entries}
+        except OSError as error:
+            if self._has_queue():  # 0711: it may be passed through, not listed
+                return "spool"
+            raise AccessError(f"{self.path}: {why(error)}") from None
+        own = os.path.basename(os.path.realpath(self.path))
+        for shape, recognised in (
+            ("spool", not names.isdisjoint(layout.BUCKETS)),
+            (own, own in layout.BUCKETS),
+            ("queue", any(map(layout.is_bucket_name, names))),
+            ("message", any(_belongs_to_message(name) for name in names)),
+            ("sub-bucket", any(map(ids.is_msgid_name, names)) or layout.is_bucket_name(own)),
+            ("message", ids.is_msgid_name(own)),
+        ):
+            if recognised:
+                return shape
+        raise AccessError(f"{self.path}: not a spool of OpenSMTPD, nor a part of one")
+
+    def _has_queue(self) -> bool:
+        try:
+            return stat.S_ISDIR(os.stat("queue", dir_fd=self._fd, follow_symlinks=False).st_mode)
+        except OSError:
+            return False
+
+    def units(self, buckets: Iterable[str]) -> list[Unit]:
+        """List the pieces to walk; raises AccessError when a bucket cannot be listed."""
+        if self._shape == "message":
+            return [Unit("message", ())]
+        if self._shape == "sub-bucket":
+            return [Unit("queue", ())]
+        if self._shape != "spool":
+            if self._shape == "queue":
+                return self._queue_units(())
+            return [Unit(self._shape, ())]
+        units: list[Unit] = []
+        for bucket in buckets:
+            if bucket == "queue":
+                units += self._queue_units(("queue",))
+            elif self._exists(bucket):
+                units.append(Unit(bucket, (bucket,)))
+        return units
+
+    def _exists(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # walking it will say what is wrong
+        return True
+
+    def _queue_units(self, names: tuple[str, ...]) -> list[Unit]:
+        path = self._path(names)
+        try:
+            fd = self._descend(names)
+        except FileNotFoundError:
+            return []  # a daemon that never started left none
+        except OSError as error:
+            raise AccessError(f"{path}: {why(error)}") from None
+        try:
+            buckets = [entry.name for entry in entries_of(fd)]
+        except OSError as error:
+            raise AccessError(f"{path}: {why(error)}") from None
+        finally:
+            os.close(fd)
+        return [Unit("queue", (*names, bucket)) for bucket in buckets]
+
+    def _path(self, names: Iterable[str]) -> str:
+        return "/".join([self.path.rstrip("/"), *names])
+
+    def _descend(self, names: Iterable[str]) -> int:
+        """Open a directory below the source, never through a link; raises OSError."""
+        fd = os.dup(self._fd)
+        for name in names:
+            try:
+                below = open_below(name, DIRECTORY_FLAGS, fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+    def walk(self, unit: Unit, details: bool) -> Iterator[Union[Item, Unreadable]]:
+        """Give what a unit holds, by message id and then by envelope id."""
+        path = self._path(unit.names)
+        try:
+            fd = self._descend(unit.names)
+        except OSError as error:
+            yield Unreadable(path, self._why_not_entered(unit.names, error))
+            return
+        walk = Walk(path, unit.bucket, details)
+        try:
+            if unit.bucket == "message":
+                walk.bucket = "queue"
+                yield from walk.message(fd, os.path.basename(os.path.realpath(path)), path)
+            elif unit.bucket == "queue":
+                name = os.path.basename(os.path.realpath(path))
+                yield from walk.queue_bucket(fd, name)
+            elif unit.bucket == "offline":
+                yield from walk.offline(fd, path, 1)
+            else:
+                yield from walk.messages(fd, path, "")
+        finally:
+            os.close(fd)
+
+    def _why_not_entered(self, names: tuple[str, ...], error: OSError) -> str:
+        """Say why a directory could not be opened, by what it is."""
+        try:
+            parent = self._descend(names[:-1])
+            try:
+                mode = os.stat(names[-1], dir_fd=parent, follow_symlinks=False).st_mode
+            finally:
+                os.close(parent)
+        except (OSError, IndexError):
+            return why(error)
+        if stat.S_ISREG(mode):
+            return "a file that does not belong to a spool"
+        return why(error) if stat.S_ISDIR(mode) else kind_of(mode)
+
+    def walk_message(self, msgid: int, details: bool) -> Iterator[Union[Item, Unreadable]]:
+        """Give what queue/ holds of one message, where this release or 5.2.1 puts it."""
+        for names in self._message_directories(msgid):
+            try:
+                fd = self._descend(names)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    yield Unreadable(self._path(names), why(error))
+                continue
+            try:
+                path = self._path(names)
+                yield from Walk(path, "queue", details).message(fd, names[-1], path)
+            finally:
+                os.close(fd)
+
+    def _message_directories(self, msgid: int) -> list[tuple[str, ...]]:
+        paths = dict.fromkeys((layout.message_path(msgid), layout.message_path_521(msgid)))
+        skipped = {"spool": 0, "queue": 1, "sub-bucket": 2}.get(self._shape)
+        if skipped is None:
+            return []
+        return [tuple(path.split("/")[skipped:]) for path in paths]
+
+    def open_message(self, msgid: int, buckets: Iterable[str]) -> Optional[OpenBody]:
+        """Open the body of a message: where it ought to be, or else anywhere in the buckets.
+
+        Raises AccessError when it is there and cannot be read.
+        """
+        for names in self._message_directories(msgid):
+            found = self._open_body(names, layout.MESSAGE)
+            if found is not None:
+                return found
+        own = ids.format_msgid(msgid)
+        for unit in self.units(buckets):
+            for path in self._directories_of(unit, own):
+                found = self._open_body(path[:-1], path[-1])
+                if found is not None:
+                    return found
+        return None
+
+    def _open_body(self, names: tuple[str, ...], name: str) -> Optional[OpenBody]:
+        path = self._path((*names, name))
+        try:
+            parent = self._descend(names)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise AccessError(f"{path}: {why(error)}") from None
+        try:
+            return OpenBody(open_file(name, parent), path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise AccessError(f"{path}: {why(error)}") from None
+        finally:
+            os.close(parent)
+
+    def _directories_of(self, unit: Unit, own: str) -> Iterator[tuple[str, ...]]:
+        """Give the places below a unit where the body of a message may be."""
+        if unit.bucket == "message":
+            if self._shape == "message" and own == os.path.basename(os.path.realpath(self.path)):
+                yield (layout.MESSAGE,)
+            return
+        try:
+            fd = self._descend(unit.names)
+        except OSError:
+            return
+        try:
+            entries = entries_of(fd)
+        except OSError:
+            entries = []
+        finally:
+            os.close(fd)
+        for entry in entries:
+            if entry.name.partition(".")[0] == own:
+                if is_directory(entry):
+                    yield (*unit.names, entry.name, layout.MESSAGE)
+                else:
+                    yield (*unit.names, entry.name)
+            elif unit.bucket == "purge" and is_directory(entry):
+                yield (*unit.names, entry.name, own, layout.MESSAGE)
+                yield (*unit.names, entry.name, own)
+
+
+def _belongs_to_message(name: str) -> bool:
+    return name in (layout.MESSAGE, layout.ENVELOPES_521) or ids.is_evpid_name(name)
