@@ -37,6 +37,13 @@ class OpenBody:
         self._fd = fd
         self.path = path
 
+    def peek(self) -> bytes:
+        """Give the first octets, and stay at the beginning."""
+        try:
+            return os.pread(self._fd, 2, 0)
+        except OSError as error:
+            raise AccessError(f"{self.path}: {why(error)}") from None
+
     def read(self, size: int) -> bytes:
         """Read at most so many octets; none at the end. Raises AccessError."""
         try:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
         path: str
 
+        def peek(self) -> bytes:
+            """Give the first octets, at least two if there are, and stay at the beginning."""
+
         def read(self, size: int, /) -> bytes:
             """Read at most so many octets; none at the end. Raises AccessError."""
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     class Source(Protocol):
         """What directories and archives offer alike."""
 
+        path: str  # as the operator named it
         parallel: bool  # whether units can be walked by several processes at once
 
         def units(self, buckets: Iterable[str]) -> list[Unit]:

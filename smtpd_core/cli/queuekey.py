@@ -1,0 +1,82 @@
+"""The key of an encrypted queue: from a file, the environment or a terminal, never an argument."""
+
+from __future__ import annotations
+
+import os
+
+from smtpd_core.errors import AccessError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+    from smtpd_core.cli.context import Context
+    from smtpd_core.queue.codec import Key
+
+ENVIRONMENT = "SMTPCTL_QUEUE_KEY"
+_PROMPTS = 3  # as the original asks
+_KEY_FILE_OCTETS_MAX = 4096
+
+
+def load_key(context: Context) -> Optional[Key]:
+    """Get the key from --key-file, the environment, or whoever sits at the terminal.
+
+    None when there is nobody to ask. Raises AccessError for a file that cannot be read and
+    CodecError for a key that is not 32 octets; neither shows the key.
+    """
+    from smtpd_core.queue.codec import parse_key
+
+    path = context.options.text("key-file")
+    if path is not None:
+        return parse_key(_read_file(path, context.stdin_fd))
+    said = context.environ.get(ENVIRONMENT)
+    if said:
+        return parse_key(os.fsencode(said))
+    return _ask(context)
+
+
+def is_repeatable(context: Context) -> bool:
+    """Tell whether two processes can each load the key: not from a terminal or a pipe."""
+    path = context.options.text("key-file")
+    if path is not None:
+        return path != "-"
+    return bool(context.environ.get(ENVIRONMENT)) or not os.isatty(context.stdin_fd)
+
+
+def _read_file(path: str, stdin_fd: int) -> bytes:
+    try:
+        descriptor = stdin_fd if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            octets = b""
+            while len(octets) <= _KEY_FILE_OCTETS_MAX:
+                piece = os.read(descriptor, _KEY_FILE_OCTETS_MAX)
+                if not piece:
+                    break
+                octets += piece
+        finally:
+            if path != "-":
+                os.close(descriptor)
+    except OSError as error:
+        name = "standard input" if path == "-" else path
+        raise AccessError(f"key file {name}: {error.strerror}") from None
+    return octets
+
+
+def _ask(context: Context) -> Optional[Key]:
+    """Ask at the terminal, without echo; None when there is none."""
+    if not os.isatty(context.stdin_fd):
+        return None
+    from smtpd_core.cli.terminal import ask_secret
+    from smtpd_core.queue.codec import CodecError, parse_key
+
+    context.output.flush()
+    context.output.clear_progress()
+    for attempt in range(1, _PROMPTS + 1):
+        answer = ask_secret("queue key: ", context.stdin_fd)
+        try:
+            return parse_key(answer)
+        except CodecError as error:
+            if attempt == _PROMPTS:
+                raise
+            context.warn(str(error))
+    return None
