@@ -11,6 +11,7 @@ import time
 
 from smtpd_core import text
 from smtpd_core.cli import workers
+from smtpd_core.cli.classic import format_fast
 from smtpd_core.cli.context import EXIT_FAILURE, EXIT_OK
 from smtpd_core.queue.entries import Entry, read_entries
 from smtpd_core.queue.sources import Unreadable
@@ -155,8 +156,6 @@ class Listing:
         if item.bucket != "queue":
             return None
         assert self._shapes is not None
-        from smtpd_core.cli.classic import format_fast
-
         return format_fast(self._shapes, item.evpid, item.octets)
 
     def _row(self, entry: Entry) -> bytes:

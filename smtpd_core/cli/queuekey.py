@@ -40,7 +40,7 @@ def is_repeatable(context: Context) -> bool:
     path = context.options.text("key-file")
     if path is not None:
         return path != "-"
-    return bool(context.environ.get(ENVIRONMENT)) or not os.isatty(context.stdin_fd)
+    return bool(context.environ.get(ENVIRONMENT)) or not _can_ask(context)
 
 
 def _read_file(path: str, stdin_fd: int) -> bytes:
@@ -62,19 +62,26 @@ def _read_file(path: str, stdin_fd: int) -> bytes:
     return octets
 
 
+def _can_ask(context: Context) -> bool:
+    """Tell whether somebody sits at a terminal who could say the key."""
+    return os.isatty(context.stdin_fd) or context.output.error_terminal
+
+
 def _ask(context: Context) -> Optional[Key]:
     """Ask at the terminal, without echo; None when there is none."""
-    if not os.isatty(context.stdin_fd):
+    if not _can_ask(context):
         return None
-    from smtpd_core.cli.terminal import ask_secret
+    from smtpd_core.cli.terminal import ask_secrets
     from smtpd_core.queue.codec import CodecError, parse_key
 
     context.output.flush()
     context.output.clear_progress()
     for attempt in range(1, _PROMPTS + 1):
-        answer = ask_secret("queue key: ", context.stdin_fd)
+        answers = ask_secrets([b"queue key: "], context.stdin_fd)
+        if not answers:
+            return None
         try:
-            return parse_key(answer)
+            return parse_key(answers[0])
         except CodecError as error:
             if attempt == _PROMPTS:
                 raise

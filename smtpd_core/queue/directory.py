@@ -146,6 +146,8 @@ class DirectorySource:
             raise AccessError(f"{path}: {why(error)}") from None
         try:
             buckets = [entry.name for entry in entries_of(fd)]
+            if _is_521(fd, buckets):
+                return _units_521(fd, names, buckets)
         except OSError as error:
             raise AccessError(f"{path}: {why(error)}") from None
         finally:
@@ -179,6 +181,8 @@ class DirectorySource:
             if unit.bucket == "message":
                 walk.bucket = "queue"
                 yield from walk.message(fd, os.path.basename(os.path.realpath(path)), path)
+            elif unit.bucket == "queue" and layout.is_bucket_name("".join(unit.names[-2:-1])):
+                yield from walk.message(fd, unit.names[-1], path)
             elif unit.bucket == "queue":
                 name = os.path.basename(os.path.realpath(path))
                 yield from walk.queue_bucket(fd, name)
@@ -284,6 +288,42 @@ class DirectorySource:
             elif unit.bucket == "purge" and is_directory(entry):
                 yield (*unit.names, entry.name, own, layout.MESSAGE)
                 yield (*unit.names, entry.name, own)
+
+
+def _names_below(fd: int, bucket: str) -> list[str]:
+    """List a bucket; an unreadable one is empty, and walking it will say why."""
+    try:
+        below = open_below(bucket, DIRECTORY_FLAGS, fd)
+    except OSError:
+        return []
+    try:
+        return [entry.name for entry in entries_of(below)]
+    except OSError:
+        return []
+    finally:
+        os.close(below)
+
+
+def _is_521(fd: int, buckets: list[str]) -> bool:
+    """Tell the layout of 5.2.1, whose buckets are named after the end of message ids."""
+    for bucket in filter(layout.is_bucket_name, buckets):
+        for name in filter(ids.is_msgid_name, _names_below(fd, bucket)):
+            if name[:2] == bucket:
+                return False
+            if name[6:] == bucket:
+                return True
+    return False
+
+
+def _units_521(fd: int, names: tuple[str, ...], buckets: list[str]) -> list[Unit]:
+    """Give each message a unit of its own, since their order is not that of the buckets."""
+    units = []
+    for bucket in buckets:
+        below = _names_below(fd, bucket)
+        units += [Unit("queue", (*names, bucket, name)) for name in below]
+        if not below:
+            units.append(Unit("queue", (*names, bucket)))
+    return sorted(units, key=lambda unit: unit.names[-1])
 
 
 def _belongs_to_message(name: str) -> bool:
