@@ -1,6 +1,6 @@
 """Measure the archive against the real programs, in one run, as ratios.
 
-Usage: bench.py ARCHIVE [queue|start] [--envelopes N] [--runs N]
+Usage: bench.py [queue|start] [--archive PATH] [--envelopes N] [--runs N]
 
 Runs alternate (ours, theirs, ours, theirs, ...), so that a change of the machine's speed meets
 both; what counts is the median of the ratios. The real smtpctl reads only /var/spool/smtpd: as
@@ -194,8 +194,8 @@ def archive_of_sources(archive: str, directory: Path) -> str:
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("archive")
     parser.add_argument("what", nargs="?", choices=("all", "queue", "start"), default="all")
+    parser.add_argument("--archive", default="smtpctl.pyz")
     parser.add_argument("--envelopes", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()

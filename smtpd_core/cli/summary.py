@@ -14,7 +14,7 @@ _HEADINGS = ("T", *map(str, _MINUTES), f"{_MINUTES[-1]}+")
 _DOMAIN_LEAST = 16
 _DOMAINS_MAX = 100_000  # counted apart; a spool made to hurt has more, they are counted as one
 _OTHERS = "(others)"
-_BAR_LEAST = 5
+_BAR_LEAST = 10
 _BAR_MOST = 40
 
 

@@ -123,11 +123,11 @@ class ArchiveSource:
             item = Item("body", shown, place.bucket, place.msgid << 32, b"")
             item.message_size = member.size
         elif place.kind == "offline":
-            item = Item("offline", shown, place.bucket, 0, member.read_all(HEAD_OCTETS_MAX))
+            item = Item("offline", shown, place.bucket, 0, member.read(HEAD_OCTETS_MAX))
             item.message_size = max(0, member.size - item.octets.find(b"\n") - 1)
         else:
             evpid = layout.envelope_of(place.name, place.msgid)[0]
-            octets = member.read_all(ENVELOPE_OCTETS_MAX + 1)
+            octets = member.read(ENVELOPE_OCTETS_MAX + 1)
             item = Item(place.kind, shown, place.bucket, evpid, octets)
             messages.note_envelope(path, place)
         item.mtime = member.mtime

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 MAX_PIECE = 1 << 18  # octets that come out of one step
 _MAX_HEAD = 10  # octets that tell the compression: bzip2 needs most
 _MAX_INPUT = 1 << 15  # octets that go into one step of gzip, or to a program
-_SMALL_INPUT = 1 << 10  # into one step of the others: what a failing step takes with it
+_SMALL_INPUT = 1 << 6  # into one step of the others: a step that fails takes its output with it
 
 _GZIP = b"\x1f\x8b\x08"
 _XZ = b"\xfd7zXZ\0"
@@ -110,6 +110,8 @@ class Stream:
     def close(self) -> None:
         """Give up what is left; ends the program that unpacks, if there is one."""
         self._pieces.close()
+        self._piece = b""
+        self._position = 0
 
     def __enter__(self) -> Stream:
         return self
@@ -280,18 +282,18 @@ def _inflate(inlet: _Inlet) -> Generator[bytes, None, None]:
 
 
 def _salvage(decoder: _Decompress, octets: bytes) -> bytes:
-    """Give what comes before the damage: the longest piece that can still be asked for."""
+    """Give what comes before the damage: what the most octets that can be taken make."""
     import zlib
 
-    good, bad = 0, MAX_PIECE
+    good, bad = 0, len(octets)
     while bad - good > 1:
         middle = (good + bad) // 2
         try:
-            decoder.copy().decompress(octets, middle)
+            decoder.copy().decompress(octets[:middle], MAX_PIECE)
             good = middle
         except zlib.error:
             bad = middle
-    return decoder.decompress(octets, good) if good else b""  # 0 would mean no limit
+    return decoder.decompress(octets[:good], MAX_PIECE)
 
 
 def _decode(
@@ -303,16 +305,25 @@ def _decode(
     """Undo xz, bzip2 or zstd: one stream after another."""
     while _follows(kind, inlet):
         decoder = new_decoder()
+        taken = b""
+        position = 0
         while not decoder.eof:
-            octets = inlet.take(_SMALL_INPUT) if decoder.needs_input else b""
-            if not octets and decoder.needs_input:
-                raise UnpackError(f"{kind}: cut at octet {inlet.offset}")
+            if decoder.needs_input and position >= len(taken):
+                taken = inlet.take(_MAX_INPUT)
+                position = 0
+                if not taken:
+                    raise UnpackError(f"{kind}: cut at octet {inlet.offset}")
+            octets = b""
+            if decoder.needs_input:
+                octets = taken[position : position + _SMALL_INPUT]
+                position += _SMALL_INPUT
             try:
                 piece = decoder.decompress(octets, MAX_PIECE)
             except error_class as error:
+                inlet.put_back(taken[position:])
                 raise _damaged(kind, inlet, error) from None
             yield piece
-        inlet.put_back(decoder.unused_data)
+        inlet.put_back(decoder.unused_data + taken[position:])
 
 
 def _follows(kind: str, inlet: _Inlet) -> bool:
@@ -320,9 +331,9 @@ def _follows(kind: str, inlet: _Inlet) -> bool:
 
     Raises UnpackError when something else does.
     """
-    octets = inlet.take(_SMALL_INPUT)
+    octets = inlet.take(_MAX_INPUT)
     while octets and not octets.strip(b"\0"):
-        octets = inlet.take(_SMALL_INPUT)
+        octets = inlet.take(_MAX_INPUT)
     inlet.put_back(octets.lstrip(b"\0"))
     head = inlet.peek(_MAX_HEAD)
     if head and _kind(head) != kind:
