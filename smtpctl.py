@@ -8,10 +8,13 @@ import sys
 
 def main() -> int:
     """Run the program that sys.argv[0] names; return its exit status."""
-    _occupy_standard_descriptors()
-    from smtpd_core.cli.main import run
+    try:
+        _occupy_standard_descriptors()
+        from smtpd_core.cli.main import run
 
-    return run(os.path.basename(sys.argv[0]), sys.argv[1:])
+        return run(os.path.basename(sys.argv[0]), sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130  # before the command had begun; as a shell reports SIGINT
 
 
 def _occupy_standard_descriptors() -> None:

@@ -98,7 +98,7 @@ SUMMARIES = {
 
 _FIRST_EXAMPLES = (
     ("smtpctl show queue --format table", "what is waiting, for reading"),
-    ("smtpctl show queue --summary", "totals, by domain and by error"),
+    ("smtpctl show queue --summary", "how many, by domain and by age"),
     ("smtpctl show queue --domain example.com --older 4h", "what has waited too long"),
     ("smtpctl show queue --root /mnt --all", "every mail on a disk mounted at /mnt"),
 )
