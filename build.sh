@@ -147,8 +147,9 @@ test)
     exec $VENV/bin/python -m pytest "$@"
     ;;
 bench)
-    build
     need_tools test
+    (ARCHIVE=build/sources.pyz && build --no-bytecode)
+    build
     exec $VENV/bin/python packaging/bench.py "$@"
     ;;
 clean)

@@ -155,7 +155,7 @@ def mount(spool: Path) -> bool:
     return mounted.returncode == 0
 
 
-def bench_start(archive: str, runs: int) -> None:
+def bench_start(archive: str, sources: str, runs: int) -> None:
     """Compare a start with that of an empty interpreter."""
     python = "/usr/bin/python3"
     with tempfile.TemporaryDirectory(prefix="smtpctl-bench-") as directory:
@@ -164,7 +164,6 @@ def bench_start(archive: str, runs: int) -> None:
             (spool / name).mkdir()
         empty = [python, "-ISB", "-c", "pass"]
         print("start: show queue of an empty spool, against an empty interpreter")
-        sources = archive_of_sources(archive, spool)
         for name, path, wanted in (("with bytecode", archive, 2.0), ("sources", sources, 4.0)):
             mine, theirs = alternate([path, "show", "queue", "--spool", directory], empty, runs)
             wall = statistics.median(result.wall for result in mine)
@@ -174,28 +173,12 @@ def bench_start(archive: str, runs: int) -> None:
             )
 
 
-def archive_of_sources(archive: str, directory: Path) -> str:
-    """Make a copy of the archive without bytecode."""
-    import zipfile
-
-    copy = directory / "sources.pyz"
-    octets = Path(archive).read_bytes()
-    header = octets[: octets.index(b"PK\x03\x04")]
-    with open(copy, "wb") as out:
-        out.write(header)
-        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(out, "w") as new:
-            for member in old.infolist():
-                if not member.filename.endswith(".pyc"):
-                    new.writestr(member.filename, old.read(member))
-    copy.chmod(0o755)
-    return str(copy)
-
-
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=("all", "queue", "start"), default="all")
     parser.add_argument("--archive", default="smtpctl.pyz")
+    parser.add_argument("--sources", default="build/sources.pyz", help="built without bytecode")
     parser.add_argument("--envelopes", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
@@ -205,7 +188,7 @@ def main() -> None:
         os.execvp("unshare", ["unshare", "-m", sys.executable, *sys.argv])  # noqa: S606
     archive = os.path.abspath(given.archive)
     if given.what in ("all", "start"):
-        bench_start(archive, 4 * given.runs)
+        bench_start(archive, os.path.abspath(given.sources), 4 * given.runs)
     if given.what in ("all", "queue"):
         bench_queue(archive, given.envelopes, given.runs)
 

@@ -55,6 +55,7 @@ _ACTING = {
     "queue.access",
     "queue.archive",
     "queue.directory",
+    "queue.file",
     "queue.opening",
     "queue.spool",
     "queue.unpack",

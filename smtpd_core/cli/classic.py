@@ -81,8 +81,11 @@ def format_fast(shapes: Shapes, evpid: int, octets: bytes) -> Optional[bytes]:
     values = shapes.match(octets)
     if values is None:
         return None
-    family, kind, error, _, sender, rcpt, dest, ctime, last_try, ttl, retry, flags = values
-    return b"%016x|%b|%b|%b|%b|%b|%b|%d|%d|%d|%d|offline||%b\n" % (
+    kind, error, sockaddr, sender, rcpt, dest, ctime, last_try, ttl, retry, flags = values
+    family = shapes.family(sockaddr)
+    if not family:
+        return None
+    return b"%016x|%b|%b|%b|%b|%b|%b|%b|%b|%b|%b|offline||%b\n" % (
         evpid,
         family,
         kind,
@@ -90,10 +93,10 @@ def format_fast(shapes: Shapes, evpid: int, octets: bytes) -> Optional[bytes]:
         sender,
         rcpt,
         dest,
-        int(ctime),
-        int(ctime) + int(ttl),
-        int(last_try),
-        int(retry),
+        ctime,
+        ctime if ttl == b"0" else b"%d" % (int(ctime) + int(ttl)),
+        last_try,
+        retry,
         error,
     )
 

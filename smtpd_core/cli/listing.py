@@ -7,13 +7,11 @@ What sorts, counts or sums up needs all entries in one process; what streams may
 
 from __future__ import annotations
 
+import os
 import time
 
 from smtpd_core import text
-from smtpd_core.cli import workers
-from smtpd_core.cli.classic import format_fast
 from smtpd_core.cli.context import EXIT_FAILURE, EXIT_OK
-from smtpd_core.queue.entries import Entry, read_entries
 from smtpd_core.queue.sources import Unreadable
 
 TYPE_CHECKING = False
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from smtpd_core.cli.classic import Format
     from smtpd_core.cli.context import Context
     from smtpd_core.cli.selection import Selection
+    from smtpd_core.queue.entries import Entry
     from smtpd_core.queue.shape import Shapes
     from smtpd_core.queue.sources import Item, Source, Unit
 
@@ -42,17 +41,17 @@ class Listing:
     """One run through a source, with all that the steps on the way need."""
 
     def __init__(
-        self, context: Context, source: Source, form: Format, selection: Selection
+        self, context: Context, source: Source, form: Format, selection: Optional[Selection]
     ) -> None:
-        """Prepare a run; nothing is read yet."""
+        """Prepare a run of all entries or of selected ones; nothing is read yet."""
         self._context = context
         self._source = source
         self._form = form
         self._selection = selection
-        self._details = form.details or selection.details
+        self._details = form.details or (selection is not None and selection.details)
         self._escape = context.output.terminal
         self._shapes: Optional[Shapes] = None
-        self._fast = form.fast and not selection and not self._escape
+        self._fast = form.fast and selection is None and not self._escape
         self._seen = 0
         self._status = EXIT_OK
         self._started = self._flushed = self._progressed = time.monotonic()
@@ -68,20 +67,22 @@ class Listing:
         """Give the selected entries among items, and warn about what cannot be read."""
         for item in items:
             for found in self._read(item):
-                if isinstance(found, Entry):
-                    yield found
-                else:
+                if isinstance(found, str):
                     self._warn(found)
+                else:
+                    yield found
 
     def _read(self, item: Union[Item, Unreadable]) -> Iterator[Union[Entry, str]]:
         """Give the selected entries of one item, and warnings as they are printed."""
         if isinstance(item, Unreadable):
             yield f"{item.path}: {item.reason}"
             return
+        from smtpd_core.queue.entries import read_entries  # an empty queue needs no parser
+
         for entry in read_entries(item, self._context.queue_key):
             if isinstance(entry, Unreadable):
                 yield f"{entry.path}: {entry.reason}"
-            elif self._selection.accepts(entry):
+            elif self._selection is None or self._selection.accepts(entry):
                 for problem in entry.problems:
                     yield f"{item.path}: listed, but {problem}"
                 yield entry
@@ -96,13 +97,14 @@ class Listing:
         """Print everything in the buckets in the order of the walk."""
         units = self._source.units(buckets)
         self._context.output.write(text.encode(self._form.head()))
-        while units:
-            if self._shareable(len(units)):
-                workers.run_shared(units, self._steps, self._consume)
-                units = []
-            else:
-                workers.run_alone(units[:1], self._steps, self._consume)
-                del units[:1]
+        for index, unit in enumerate(units):
+            if self._shareable(len(units) - index):
+                from smtpd_core.cli.workers import run_shared
+
+                run_shared(units[index:], self._steps, self._consume)
+                break
+            for kind, step in self._steps(unit):
+                self._consume(kind, step)
         self._context.output.write(text.encode(self._form.tail()))
 
     def print(self, items: Iterable[Union[Item, Unreadable]]) -> None:
@@ -118,7 +120,7 @@ class Listing:
             and self._form.stateless
             and self._seen >= _SHARE_FROM
             and units_left >= _SHARE_UNITS
-            and workers.available_processors() > 1
+            and _available_processors() > 1
             and self._context.key_is_shareable()
         )
 
@@ -156,7 +158,7 @@ class Listing:
         if item.bucket != "queue":
             return None
         assert self._shapes is not None
-        return format_fast(self._shapes, item.evpid, item.octets)
+        return self._format_fast(self._shapes, item.evpid, item.octets)
 
     def _row(self, entry: Entry) -> bytes:
         row = self._form.row(entry)
@@ -181,8 +183,10 @@ class Listing:
         """Take note of entries; make the patterns once they pay, show progress once it is slow."""
         self._seen += entries
         if self._fast and self._shapes is None and self._seen >= _SHAPES_FROM:
+            from smtpd_core.cli.classic import format_fast
             from smtpd_core.queue.shape import Shapes
 
+            self._format_fast = format_fast
             self._shapes = Shapes()
         output = self._context.output
         if output.error_terminal and not output.terminal:
@@ -213,3 +217,10 @@ class Listing:
         for entry in entries:
             output.write(self._row(entry))
         output.write(text.encode(self._form.tail()))
+
+
+def _available_processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on every system
+        return os.cpu_count() or 1

@@ -11,10 +11,11 @@ from smtpd_core.queue.sources import Unreadable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Union
+    from typing import Optional, Union
 
     from smtpd_core.cli.classic import Format
     from smtpd_core.cli.context import Context
+    from smtpd_core.cli.selection import Selection
     from smtpd_core.queue.entries import Entry
     from smtpd_core.queue.sources import Item, Source
 
@@ -27,7 +28,6 @@ def show_queue(context: Context, arguments: list[str]) -> int:
     What cannot be read is said on standard error and passed over; the exit status then is 1.
     """
     from smtpd_core.cli.listing import Listing
-    from smtpd_core.cli.selection import Selection
 
     options = context.options
     form = _format(context)
@@ -37,7 +37,7 @@ def show_queue(context: Context, arguments: list[str]) -> int:
     if options.flag("count") and options.flag("summary"):
         raise UsageError("--count and --summary exclude each other")
     source = context.open_queue()
-    listing = Listing(context, source, form, Selection(options, context.now))
+    listing = Listing(context, source, form, _selection(context))
     buckets = _buckets(context)
     if arguments:
         selector = ids.Selector.parse(arguments[0])
@@ -53,6 +53,18 @@ def show_queue(context: Context, arguments: list[str]) -> int:
     else:
         _print_totals(context, entries, limit)
     return listing.status
+
+
+def _selection(context: Context) -> Optional[Selection]:
+    """Read the options of selection; None when there are none."""
+    from smtpd_core.cli.options import OPTIONS, SELECT
+
+    wanted = [option.name for option in OPTIONS.values() if option.group == SELECT]
+    if not any(map(context.options.texts, wanted)):
+        return None
+    from smtpd_core.cli.selection import Selection
+
+    return Selection(context.options, context.now)
 
 
 def _format(context: Context) -> Format:
@@ -95,25 +107,33 @@ def _selected(
 ) -> Iterator[Union[Item, Unreadable]]:
     """Give what belongs to one message or envelope: where it ought to be, or else anywhere."""
     assert selector.msgid is not None
-    name = ids.format_msgid(selector.msgid)
     rest = list(buckets)
+    told: set[str] = set()
     if "queue" in rest:
         found = False
-        for item in _matching(source.walk_message(selector.msgid, details), selector, name):
-            found = True
+        for item in _matching(source.walk_message(selector.msgid, details), selector, source.path):
+            if isinstance(item, Unreadable):
+                told.add(item.path)
+            else:
+                found = True
             yield item
         if found:
             rest.remove("queue")
     for unit in source.units(rest):
-        yield from _matching(source.walk(unit, details), selector, name)
+        for item in _matching(source.walk(unit, details), selector, source.path):
+            if item.path not in told:
+                yield item
 
 
 def _matching(
-    items: Iterable[Union[Item, Unreadable]], selector: ids.Selector, name: str
+    items: Iterable[Union[Item, Unreadable]], selector: ids.Selector, path: str
 ) -> Iterator[Union[Item, Unreadable]]:
+    """Choose what was asked for, and what cannot be read and may be it."""
+    assert selector.msgid is not None
+    name = ids.format_msgid(selector.msgid)
     for item in items:
         if isinstance(item, Unreadable):
-            if name in item.path:  # it may be what was asked for
+            if name in item.path[len(path) :] or item.path == path:  # all of an archive
                 yield item
         elif selector.matches(item.evpid):
             yield item
@@ -133,7 +153,8 @@ def _ordered(context: Context, entries: Iterator[Entry], limit: int) -> Iterable
         )
     if not limit:
         return ordered
-    return (entry for entry, _ in zip(ordered, range(limit)))
+    # In this order: what is not shown is not read either, and nothing is said about it.
+    return (entry for _, entry in zip(range(limit), ordered))
 
 
 def _print_totals(context: Context, entries: Iterable[Entry], limit: int) -> None:
@@ -150,9 +171,12 @@ def _print_totals(context: Context, entries: Iterable[Entry], limit: int) -> Non
 
 
 def show_envelope(context: Context, arguments: list[str]) -> int:
-    """Print the text of one envelope, unwrapped but otherwise as it is stored."""
-    from smtpd_core.queue.codec import CodecError, decode_envelope
-    from smtpd_core.queue.envelope import ENVELOPE_OCTETS_MAX
+    """Print the text of one envelope, unwrapped but otherwise as it is stored.
+
+    What can be read of a damaged one is printed; the exit status then is 1.
+    """
+    from smtpd_core.queue.codec import CodecError
+    from smtpd_core.queue.entries import unwrap
 
     selector = ids.Selector(evpid=ids.parse_evpid(arguments[0]))
     source = context.open_queue()
@@ -160,20 +184,19 @@ def show_envelope(context: Context, arguments: list[str]) -> int:
     shown = False
     for item in _selected(source, selector, _buckets(context), details=False):
         if isinstance(item, Unreadable):
-            if ids.format_evpid(selector.evpid or 0) in item.path:
-                context.warn(f"{item.path}: {item.reason}")
-                shown = True
+            context.warn(f"{item.path}: {item.reason}")
+            shown = shown or item.path.endswith(ids.format_evpid(selector.evpid or 0))
             continue
-        key = context.queue_key() if item.octets[:1] == b"\x01" else None
         try:
-            octets = decode_envelope(item.octets, key, ENVELOPE_OCTETS_MAX)[0]
+            octets, _, wrong = unwrap(item.octets, context.queue_key)
         except CodecError as error:
             raise AccessError(f"{item.path}: {error}") from None
         _write(context, octets)
         shown = True
-        status = EXIT_OK
-        for note in item.notes:
-            context.warn(f"{item.path}: {note}")
+        status = EXIT_FAILURE if wrong else EXIT_OK
+        for note in [*item.notes, wrong]:
+            if note:
+                context.warn(f"{item.path}: {note}")
         break
     if not shown:
         raise AccessError(f"{arguments[0]}: no such envelope in {source.path}")

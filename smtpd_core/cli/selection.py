@@ -74,7 +74,8 @@ def _address_test(pattern: str) -> Callable[[str], bool]:
     matches = _glob(pattern if "@" in pattern or pattern.startswith("*") else f"{pattern}@*")
     if pattern.startswith("@"):
         matches = _glob("*" + pattern)
-    return lambda address: matches(address.rstrip("@") if address.endswith("@") else address)
+    # One without a domain is stored as `local@`.
+    return lambda address: matches(address) or matches(address.removesuffix("@"))
 
 
 def _sender(pattern: str, now: int) -> Test:  # noqa: ARG001  (all tests are made alike)

@@ -35,14 +35,6 @@ class _ChildGoneError(Exception):
     """The child ended without finishing its unit."""
 
 
-def available_processors() -> int:
-    """Count the processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):
-        return os.cpu_count() or 1
-
-
 def run_shared(units: list[Unit], produce: Produce[Unit], consume: Consume) -> None:
     """Consume what `produce` makes of each unit, in order, made by two processes.
 

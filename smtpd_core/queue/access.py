@@ -47,10 +47,13 @@ def open_below(name: str, flags: int, parent: Optional[int]) -> int:
 
 
 def open_file(name: str, parent: Optional[int]) -> int:
-    """Open a regular file, and nothing else."""
+    """Open a regular file, and nothing else: opening alone may wake a writer or move a tape."""
+    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, kind_of(mode))
     fd = open_below(name, FILE_FLAGS, parent)
     mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(mode):  # it was replaced meanwhile
         os.close(fd)
         raise OSError(errno.EINVAL, kind_of(mode))
     return fd

@@ -1,9 +1,9 @@
 """A spool in a tar archive, read as a stream and never unpacked to disk.
 
 An archive has its members in whatever order the file system had them, so that all envelopes are
-kept in memory, as they are stored, until the last is read, and then given in the order of their
-ids. What is kept is bounded: where there is more, the listing goes on with what was kept first,
-and says so. Of two members with one path the later counts, as when unpacking.
+kept in memory, as they are stored, until the last is read, and then given in order. What is kept
+is bounded: where there is more, the listing goes on with what was kept first, and says so. Of two
+members with one path the later counts, as when unpacking.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import os
 from smtpd_core import ids, text
 from smtpd_core.errors import AccessError, FormatError
 from smtpd_core.queue import layout, tar, unpack
-from smtpd_core.queue.envelope import ENVELOPE_OCTETS_MAX
-from smtpd_core.queue.offline import HEAD_OCTETS_MAX
+from smtpd_core.queue.layout import ENVELOPE_OCTETS_MAX, OFFLINE_HEAD_OCTETS_MAX
 from smtpd_core.queue.sources import Item, Unit, Unreadable
 from smtpd_core.queue.tar_header import BLOCK
 
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Optional, Union
 
 KEPT_OCTETS_MAX = 512 << 20  # of envelopes kept for sorting, with what it costs to keep them
-_ITEM_OCTETS = 700  # what keeping one item costs beside its octets
+_ITEM_OCTETS = 1200  # what keeping one item costs beside its octets
+_FILE, _ODD, _BODY = "0", "1", "2"  # in a message: its files, what is none, then its body
 _PIECE = 1 << 16
 _TRAILER_OCTETS_MAX = 64 << 20  # what is read behind the end of an archive, mostly padding
 
@@ -33,9 +33,11 @@ def begins_archive(descriptor: int) -> bool:
     """Tell whether an open file is a tar archive, compressed or not; moves its position."""
     try:
         with unpack.open_stream(descriptor) as stream:
+            if stream.kind not in ("", "gzip"):
+                return True  # no envelope is stored so; reading it will say what is wrong
             return tar.looks_like_tar(stream.peek(BLOCK))
-    except FormatError:
-        return False
+    except unpack.UnpackError:
+        return True  # what would unpack it is not installed
 
 
 class ArchiveSource:
@@ -66,95 +68,67 @@ class ArchiveSource:
         return [Unit("archive", tuple(buckets))]
 
     def walk(self, unit: Unit, details: bool) -> Iterator[Union[Item, Unreadable]]:  # noqa: ARG002
-        """Give what the archive holds of the wanted buckets, by message and envelope id."""
-        kept: dict[str, Union[Item, Unreadable]] = {}
-        messages = _Messages()
-        octets = 0
-        recognised = False
-        for item in self._items(unit.names, messages):
-            recognised = recognised or not isinstance(item, Unreadable)
-            kept[item.path] = item
-            octets += _ITEM_OCTETS + (len(item.octets) if isinstance(item, Item) else 0)
-            if octets > KEPT_OCTETS_MAX:
+        """Give what the archive holds of the wanted buckets, in the order of a directory's walk."""
+        kept = _Kept(self.path, unit.names)
+        for damage in self._take_members(kept, frozenset(unit.names)):
+            if damage is not None:
+                yield damage
+            elif kept.octets > KEPT_OCTETS_MAX:
                 yield Unreadable(self.path, "too many envelopes to sort: more follow behind these")
-                yield from messages.complete(kept)
-                kept.clear()
-                octets = 0
-        if not recognised and not messages.seen:
+                yield from kept.release()
+        kept.judge()
+        yield from kept.release()
+        if not kept.seen:
             yield Unreadable(self.path, "no spool of OpenSMTPD is in this archive")
-        yield from messages.complete(kept)
-        yield from messages.judge(unit.names)
 
     def walk_message(self, msgid: int, details: bool) -> Iterator[Union[Item, Unreadable]]:  # noqa: ARG002
         """Give nothing: an archive has no places, only members."""
         return iter(())
 
-    def _items(
-        self, buckets: Iterable[str], messages: _Messages
-    ) -> Iterator[Union[Item, Unreadable]]:
-        wanted = frozenset(buckets)
+    def _take_members(self, kept: _Kept, wanted: frozenset[str]) -> Iterator[Optional[Unreadable]]:
+        """Keep what belongs to the wanted buckets; give a turn after each, and what is damaged."""
         try:
             for member in self._members():
                 if isinstance(member, tar.Damage):
                     yield Unreadable(self.path, f"octet {member.offset}: {member.reason}")
                     continue
-                if member.kind == "directory":
-                    continue
                 path = text.decode(member.name)
-                place = layout.find_place(path)
-                if place is None or place.bucket not in wanted:
-                    continue
-                item = self._take(member, path, place, messages)
-                if item is not None:
-                    yield item
+                # A directory counts for its name alone: what is wrong on the way to a file in it.
+                place = layout.find_place(path + "/-" if member.kind == "directory" else path)
+                kept.seen = kept.seen or place is not None
+                if place is not None and place.bucket in wanted:
+                    kept.take(member, place)
+                    yield None
         except FormatError as error:
             yield Unreadable(self.path, str(error))
-
-    def _take(
-        self, member: tar.Member, path: str, place: layout.Place, messages: _Messages
-    ) -> Optional[Union[Item, Unreadable]]:
-        shown = f"{self.path}: {path}"
-        if member.kind != "file":
-            return Unreadable(shown, _KINDS.get(member.kind, "not a regular file"))
-        if place.kind == "message":
-            messages.note(path, place, member)
-            if place.bucket not in ("temporary", "purge") or place.name == layout.MESSAGE:
-                return None
-            item = Item("body", shown, place.bucket, place.msgid << 32, b"")
-            item.message_size = member.size
-        elif place.kind == "offline":
-            item = Item("offline", shown, place.bucket, 0, member.read(HEAD_OCTETS_MAX))
-            item.message_size = max(0, member.size - item.octets.find(b"\n") - 1)
-        else:
-            evpid = layout.envelope_of(place.name, place.msgid)[0]
-            octets = member.read(ENVELOPE_OCTETS_MAX + 1)
-            item = Item(place.kind, shown, place.bucket, evpid, octets)
-            messages.note_envelope(path, place)
-        item.mtime = member.mtime
-        item.size = member.size
-        item.notes = tuple(place.notes)
-        return item
 
     def open_message(self, msgid: int, buckets: Iterable[str]) -> Optional[ArchiveBody]:
         """Find the body of a message and open it there; None when there is none."""
         wanted = frozenset(buckets)
-        for member in self._members():
-            if isinstance(member, tar.Damage) or member.kind != "file":
-                continue
-            path = text.decode(member.name)
-            place = layout.find_place(path)
-            if place is None or place.kind != "message" or place.bucket not in wanted:
-                continue
-            if place.msgid == msgid:
-                return ArchiveBody(f"{self.path}: {path}", member.read)
+        damage = ""
+        try:
+            for member in self._members():
+                if isinstance(member, tar.Damage):
+                    damage = damage or f"octet {member.offset}: {member.reason}"
+                    continue
+                path = text.decode(member.name)
+                place = layout.find_place(path) if member.kind == "file" else None
+                if place is None or place.kind != layout.MESSAGE or place.bucket not in wanted:
+                    continue
+                if place.msgid == msgid:
+                    return ArchiveBody(f"{self.path}: {path}", member.read)
+        except FormatError as error:
+            damage = damage or str(error)
+        if damage:  # where the message may have been
+            raise AccessError(f"{self.path}: {damage}")
         return None
 
 
 _KINDS = {
     "symlink": "a symbolic link: not followed",
     "hardlink": "a hard link to another member: not followed",
-    "fifo": "a FIFO",
-    "device": "a device",
+    "fifo": "a FIFO: not opened",
+    "device": "a device: not opened",
     "sparse": "a file with holes: not read",
 }
 
@@ -196,60 +170,188 @@ class ArchiveBody:
         """Leave the archive open, for its source."""
 
 
-class _Messages:
-    """Which messages have a body and which have envelopes, by the directory they lie in."""
+class _Message:
+    """What is known of a message when all its members were seen."""
 
-    __slots__ = ("_bodies", "_envelopes", "seen")
+    __slots__ = ("bucket", "found", "msgid", "mtime", "odd", "shown", "size")
 
-    def __init__(self) -> None:
-        self._bodies: dict[str, tuple[int, str]] = {}  # directory: size, bucket
-        self._envelopes: dict[str, str] = {}  # directory: bucket
-        self.seen = False
+    def __init__(self, place: layout.Place, shown: str) -> None:
+        self.bucket = place.bucket
+        self.msgid = place.msgid
+        self.shown = shown  # the path of its body
+        self.size = -1  # of the body; -1 when there is none
+        self.mtime = 0
+        self.odd = ""  # what stands in place of the body
+        self.found = False  # whether there is anything else
 
-    def note(self, path: str, place: layout.Place, member: tar.Member) -> None:
-        """Take note of a body."""
-        self.seen = True
-        if place.name == layout.MESSAGE:
-            self._bodies[_directory(path)] = (member.size, place.bucket)
 
-    def note_envelope(self, path: str, place: layout.Place) -> None:
-        """Take note of an envelope."""
-        self._envelopes[_directory(path)] = place.bucket
+class _Kept:
+    """What was found in an archive, until it can be given in order.
 
-    def complete(
-        self, kept: dict[str, Union[Item, Unreadable]]
-    ) -> Iterator[Union[Item, Unreadable]]:
-        """Give what was kept, in order, with the sizes of the messages."""
-        for key in sorted(kept, key=lambda key: (_evpid(kept[key]), key)):
-            item = kept[key]
-            if isinstance(item, Item) and item.kind in ("envelope", "stray"):
-                directory = _directory(item.path.partition(": ")[2])
-                item.message_size = self._bodies.get(directory, (-1, ""))[0]
+    The order is that of a walk through directories: it must not matter to an operator which of
+    the two is listed. A key spells it: the spool, the bucket, then each part of the path behind a
+    digit, which puts what is no file behind the files of its message.
+    """
+
+    __slots__ = ("_items", "_messages", "_path", "_ranks", "_spools", "octets", "seen")
+
+    def __init__(self, path: str, buckets: tuple[str, ...]) -> None:
+        self._path = path
+        self._ranks = {bucket: str(rank) for rank, bucket in enumerate(buckets)}
+        self._items: dict[str, tuple[Union[Item, Unreadable], str]] = {}  # with its message's key
+        self._messages: dict[str, _Message] = {}
+        self._spools: set[str] = set()  # those in which something is as daemons leave it
+        self.octets = 0
+        self.seen = False  # whether anything belongs to a spool at all
+
+    def take(self, member: tar.Member, place: layout.Place) -> None:
+        """Keep one member, and what is wrong with the directories on the way to it."""
+        message = self._message(place)
+        for depth, reason in place.wrong:
+            self._keep_directory(place, depth, reason)
+        if member.kind == "directory" or place.kind == "hidden":
+            return
+        shown = self._shown(place.parts)
+        is_body = message is not None and place.kind == layout.MESSAGE
+        if member.kind != "file":
+            reason = _KINDS.get(member.kind, "not a regular file")
+            if message is not None and is_body:
+                message.odd = reason
+            else:
+                self._keep(place, _ODD, Unreadable(shown, reason))
+            return
+        if message is not None and is_body:
+            message.size, message.mtime, message.odd = member.size, member.mtime, ""
+        else:
+            self._keep(place, _FILE, _item(member, place, shown))
+        if place.kind in ("envelope", layout.MESSAGE) and not place.notes and not place.wrong:
+            self._spools.add("/".join(place.parts[: place.spool]))
+
+    def _keep_directory(self, place: layout.Place, depth: int, reason: str) -> None:
+        """Keep what is wrong with a directory."""
+        parts = place.parts[:depth]
+        message = self._message(place)
+        if message is not None and parts[place.message :] == [layout.MESSAGE]:
+            message.odd = reason
+            return
+        way = layout.Place(place.bucket, parts, place.spool)
+        way.message = place.message if depth > place.message else 0
+        self._keep(way, _ODD, Unreadable(self._shown(parts), reason))
+
+    def _keep(self, place: layout.Place, kind: str, item: Union[Item, Unreadable]) -> None:
+        """Keep something; of two with one path the later counts."""
+        of_message = ""
+        message = self._message(place)
+        if message is not None:
+            message.found = True
+            of_message = self._key(place, place.message)
+        key = self._key(place, len(place.parts), kind)
+        other = self._key(place, len(place.parts), _ODD if kind == _FILE else _FILE)
+        if other != key:
+            self._items.pop(other, None)
+        self._items[key] = item, of_message
+        self.octets += _ITEM_OCTETS + (len(item.octets) if isinstance(item, Item) else 0)
+
+    def _message(self, place: layout.Place) -> Optional[_Message]:
+        """Give the message that a file belongs to."""
+        if not place.message:
+            return None
+        key = self._key(place, place.message)
+        message = self._messages.get(key)
+        if message is None:
+            body = [*place.parts[: place.message], layout.MESSAGE]
+            message = self._messages[key] = _Message(place, self._shown(body))
+        return message
+
+    def _shown(self, parts: list[str]) -> str:
+        return f"{self._path}: {'/'.join(parts)}"
+
+    def _key(self, place: layout.Place, depth: int, kind: str = _ODD) -> str:
+        """Spell the place of so many parts of a path in the order."""
+        keys = [_ODD + part for part in place.parts[place.spool : depth]]
+        if place.message and depth == place.message + 1:
+            keys[-1] = kind + place.parts[depth - 1]
+        return "\0".join(["/".join(place.parts[: place.spool]), self._ranks[place.bucket], *keys])
+
+    def judge(self) -> None:
+        """Say which messages lack a body, are empty, or have no envelope; as a walk does."""
+        for key, message in self._messages.items():
+            judged = _judge(message)
+            if judged is not None:
+                self._items[f"{key}\0{_BODY}"] = judged, key
+
+    def release(self) -> Iterator[Union[Item, Unreadable]]:
+        """Give what was kept, in order, with the sizes of the messages, and forget it.
+
+        Where there is a spool, whatever else has directories of such names is left out.
+        """
+        layouts = self._layouts()
+        ordered = []
+        for key, (item, of_message) in self._items.items():
+            spool = key.partition("\0")[0]
+            if self._spools and spool not in self._spools:
+                continue
+            if of_message and layouts.get(spool) == "5.2.1":  # by message, not by bucket
+                *head, bucket, name = of_message.split("\0")
+                key = "\0".join([*head, name, bucket]) + key[len(of_message) :]  # noqa: PLW2901
+            if isinstance(item, Item) and of_message and item.kind != "body":
+                item.message_size = self._messages[of_message].size
+            ordered.append((key, item))
+        ordered.sort(key=_order)
+        self._items.clear()
+        self.octets = 0
+        for _, item in ordered:
             yield item
 
-    def judge(self, buckets: Iterable[str]) -> Iterator[Unreadable]:
-        """Say which messages lack a body, are empty, or have no envelope; as a walk does."""
-        wanted = [bucket for bucket in buckets if bucket in ("queue", "corrupt")]
-        for directory, bucket in sorted(self._envelopes.items()):
-            if directory not in self._bodies and bucket in wanted:
-                yield _message(directory, "the message of these envelopes is missing")
-        for directory, (size, bucket) in sorted(self._bodies.items()):
-            if bucket not in wanted:
-                continue
-            if directory not in self._envelopes:
-                yield _message(directory, f"a message of {size} octets without any envelope")
-            elif size == 0:
-                yield _message(directory, "the message of these envelopes is empty")
+    def _layouts(self) -> dict[str, str]:
+        """Tell the layout of each spool from the first message that shows it."""
+        layouts: dict[str, str] = {}
+        for key in sorted(self._messages):
+            spool, *way = key.split("\0")
+            bucket, name = "".join(way[-2:-1])[1:], way[-1][1:]
+            if spool not in layouts and layout.is_bucket_name(bucket) and ids.is_msgid_name(name):
+                if name[:2] == bucket:
+                    layouts[spool] = "5.3"
+                elif name[6:] == bucket:
+                    layouts[spool] = "5.2.1"
+        return layouts
 
 
-def _evpid(item: Union[Item, Unreadable]) -> int:
-    return item.evpid if isinstance(item, Item) else ids.EVPID_MAX
+def _order(keyed: tuple[str, Union[Item, Unreadable]]) -> str:
+    return keyed[0]
 
 
-def _directory(path: str) -> str:
-    directory = path.rpartition("/")[0]
-    return directory.removesuffix("/" + layout.ENVELOPES_521)
+def _item(member: tar.Member, place: layout.Place, shown: str) -> Item:
+    """Make an item of a file, by what its place says it is."""
+    if place.kind == layout.MESSAGE:  # on its own, in temporary/
+        item = Item("body", shown, place.bucket, place.msgid << 32, b"")
+        item.message_size = member.size
+    elif place.kind == "offline":
+        item = Item("offline", shown, place.bucket, 0, member.read(OFFLINE_HEAD_OCTETS_MAX))
+        item.message_size = max(0, member.size - item.octets.find(b"\n") - 1)
+    else:
+        evpid = layout.envelope_of(place.name, place.msgid)[0]
+        octets = member.read(ENVELOPE_OCTETS_MAX + 1)
+        item = Item(place.kind, shown, place.bucket, evpid, octets)
+    item.mtime = member.mtime
+    item.size = member.size
+    item.notes = tuple(place.notes)
+    return item
 
 
-def _message(directory: str, reason: str) -> Unreadable:
-    return Unreadable(f"{directory}/{layout.MESSAGE}", reason)
+def _judge(message: _Message) -> Optional[Union[Item, Unreadable]]:
+    """Say what is wrong with a message as a whole; give its body when it stands for it."""
+    complete = message.bucket in layout.COMPLETE
+    if message.odd:
+        return Unreadable(message.shown, message.odd)
+    if message.size < 0:
+        missing = message.found and complete
+        return Unreadable(message.shown, layout.WITHOUT_BODY) if missing else None
+    if message.found:
+        return None if message.size else Unreadable(message.shown, layout.EMPTY_BODY)
+    if complete:
+        return Unreadable(message.shown, layout.without_envelope(message.size))
+    item = Item("body", message.shown, message.bucket, message.msgid << 32, b"")
+    item.mtime = message.mtime
+    item.size = item.message_size = message.size
+    return item

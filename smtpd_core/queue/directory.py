@@ -174,15 +174,17 @@ class DirectorySource:
         try:
             fd = self._descend(unit.names)
         except OSError as error:
-            yield Unreadable(path, self._why_not_entered(unit.names, error))
+            yield self._not_entered(unit, path, details, error)
             return
         walk = Walk(path, unit.bucket, details)
         try:
             if unit.bucket == "message":
                 walk.bucket = "queue"
-                yield from walk.message(fd, os.path.basename(os.path.realpath(path)), path)
+                yield from walk.message(
+                    fd, layout.message_of(os.path.basename(os.path.realpath(path)))[0], path
+                )
             elif unit.bucket == "queue" and layout.is_bucket_name("".join(unit.names[-2:-1])):
-                yield from walk.message(fd, unit.names[-1], path)
+                yield from walk.message(fd, layout.message_of(unit.names[-1])[0], path)
             elif unit.bucket == "queue":
                 name = os.path.basename(os.path.realpath(path))
                 yield from walk.queue_bucket(fd, name)
@@ -193,19 +195,21 @@ class DirectorySource:
         finally:
             os.close(fd)
 
-    def _why_not_entered(self, names: tuple[str, ...], error: OSError) -> str:
-        """Say why a directory could not be opened, by what it is."""
+    def _not_entered(
+        self, unit: Unit, path: str, details: bool, error: OSError
+    ) -> Union[Item, Unreadable]:
+        """Read what is a file and no directory; say why anything else cannot be entered."""
         try:
-            parent = self._descend(names[:-1])
+            parent = self._descend(unit.names[:-1])
             try:
-                mode = os.stat(names[-1], dir_fd=parent, follow_symlinks=False).st_mode
+                mode = os.stat(unit.names[-1], dir_fd=parent, follow_symlinks=False).st_mode
+                if stat.S_ISREG(mode):
+                    return Walk(path, unit.bucket, details).stray(parent, unit.names[-1], path)
             finally:
                 os.close(parent)
         except (OSError, IndexError):
-            return why(error)
-        if stat.S_ISREG(mode):
-            return "a file that does not belong to a spool"
-        return why(error) if stat.S_ISDIR(mode) else kind_of(mode)
+            return Unreadable(path, why(error))
+        return Unreadable(path, why(error) if stat.S_ISDIR(mode) else kind_of(mode))
 
     def walk_message(self, msgid: int, details: bool) -> Iterator[Union[Item, Unreadable]]:
         """Give what queue/ holds of one message, where this release or 5.2.1 puts it."""
@@ -218,7 +222,7 @@ class DirectorySource:
                 continue
             try:
                 path = self._path(names)
-                yield from Walk(path, "queue", details).message(fd, names[-1], path)
+                yield from Walk(path, "queue", details).message(fd, msgid, path)
             finally:
                 os.close(fd)
 
@@ -269,6 +273,8 @@ class DirectorySource:
             if self._shape == "message" and own == os.path.basename(os.path.realpath(self.path)):
                 yield (layout.MESSAGE,)
             return
+        if unit.names and unit.names[-1].partition(".")[0] == own:
+            yield (*unit.names, layout.MESSAGE)
         try:
             fd = self._descend(unit.names)
         except OSError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from smtpd_core import text
-from smtpd_core.queue.envelope import ENVELOPE_OCTETS_MAX, Envelope, EnvelopeError, parse_envelope
+from smtpd_core.errors import FormatError
+from smtpd_core.queue.envelope import Envelope, EnvelopeError, parse_envelope
+from smtpd_core.queue.layout import ENVELOPE_OCTETS_MAX
 from smtpd_core.queue.releases import common_refusal, readers
 from smtpd_core.queue.sources import Unreadable
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     KeySource = Callable[[], Optional[Key]]
 
 _WRAPPED = (b"\x01", b"\x1f")  # how encrypted and compressed objects begin
+_FOREIGN = "a file that does not belong to a spool"
 _OFFLINE_STAMP_DIGITS = 10
 
 
@@ -61,39 +64,77 @@ def read_entries(item: Item, key: KeySource) -> Iterator[Union[Entry, Unreadable
 
 
 def _read_envelope(item: Item, key: KeySource) -> Union[Entry, Unreadable]:
-    octets = item.octets
-    form = "plain"
-    if len(octets) > ENVELOPE_OCTETS_MAX:
-        if item.kind == "stray":
-            return Unreadable(item.path, "a file that does not belong to a spool")
-        return Unreadable(item.path, f"too large: more than {ENVELOPE_OCTETS_MAX} octets")
-    if octets.startswith(_WRAPPED):
-        from smtpd_core.queue import codec
-
-        wanted = key() if octets[:1] == b"\x01" else None
-        try:
-            octets, form = codec.decode_envelope(octets, wanted, ENVELOPE_OCTETS_MAX)
-        except codec.CodecError as error:
-            return Unreadable(item.path, str(error))
+    stray = item.kind == "stray"
+    if len(item.octets) > ENVELOPE_OCTETS_MAX:
+        large = f"too large: more than {ENVELOPE_OCTETS_MAX} octets"
+        return Unreadable(item.path, _FOREIGN if stray else large)
+    wrong = ""
     try:
+        octets, form, wrong = unwrap(item.octets, key)
         parsed = parse_envelope(octets)
     except EnvelopeError as error:
-        if item.kind == "stray":
-            return Unreadable(item.path, "a file that does not belong to a spool")
+        return Unreadable(item.path, _FOREIGN if stray else wrong or str(error))
+    except FormatError as error:  # of the compression or the encryption
         return Unreadable(item.path, str(error))
-    if item.kind == "stray" and not ("sender" in parsed.names or "rcpt" in parsed.names):
-        return Unreadable(item.path, "a file that does not belong to a spool")
+    if stray and not ("sender" in parsed.names or "rcpt" in parsed.names):
+        return Unreadable(item.path, _FOREIGN)
+    if wrong:
+        parsed.damage.insert(0, wrong)
     entry = Entry(item, parsed.envelope)
     entry.parsed = parsed
     entry.form = form
-    if parsed.damage:
-        entry.problems += parsed.damage
-        entry.damaged = True
-    else:
-        refused = common_refusal(parsed)
-        if refused is not None:
-            entry.problems.append(f"no release reads it: {refused}")
+    _judge(entry, parsed)
     return entry
+
+
+def _judge(entry: Entry, parsed: Parsed) -> None:
+    """Say what is wrong with an envelope."""
+    entry.problems += parsed.damage
+    if parsed.missing:
+        entry.problems.append(f"it lacks {', '.join(parsed.missing)}")
+    entry.damaged = entry.damaged or bool(parsed.damage or parsed.missing)
+    refused = None if parsed.damage else common_refusal(parsed)
+    if refused is not None:
+        entry.problems.append(f"no release reads it: {refused}")
+
+
+def unwrap(octets: bytes, key: KeySource) -> tuple[bytes, str, str]:
+    """Undo compression and encryption of an envelope; give its text and its form.
+
+    Of damaged gzip data, gives what can be had of the text and, at last, what is wrong; that is
+    empty otherwise. Raises CodecError when nothing can be had.
+    """
+    if not octets.startswith(_WRAPPED):
+        return octets, "plain", ""
+    from smtpd_core.queue import codec
+
+    wanted = key() if octets[:1] == b"\x01" else None
+    try:
+        return (*codec.decode_envelope(octets, wanted, ENVELOPE_OCTETS_MAX), "")
+    except codec.CodecError as error:
+        plain, form = _salvage(octets, wanted)
+        if not plain or len(plain) > ENVELOPE_OCTETS_MAX:
+            raise
+        return plain, form, str(error)
+
+
+def _salvage(octets: bytes, key: Optional[Key]) -> tuple[bytes, str]:
+    """Read an envelope as bodies are read, which gives what comes before the damage."""
+    import io
+
+    from smtpd_core.queue import codec
+
+    found = b""
+    form = ""
+    try:
+        pieces, form = codec.decode_message(io.BytesIO(octets), key)
+        for piece in pieces:
+            found += piece
+            if len(found) > ENVELOPE_OCTETS_MAX:
+                break
+    except codec.CodecError:
+        pass  # decode_envelope has said why
+    return found, form
 
 
 def _describe_body(item: Item) -> Entry:
@@ -128,7 +169,7 @@ def _read_offline(item: Item) -> Iterator[Union[Entry, Unreadable]]:
         entry = Entry(item, envelope)
         if not submission.recipients:
             entry.problems.append("it names no recipient: its submission will fail")
-        elif len(submission.recipients) == RECIPIENTS_MAX:
+        elif submission.cut and recipient is submission.recipients[-1]:
             entry.problems.append(f"only its first {RECIPIENTS_MAX} recipients are shown")
         yield entry
 

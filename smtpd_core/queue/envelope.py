@@ -22,8 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-ENVELOPE_OCTETS_MAX = 65536  # no release writes more than 18,615 octets; see releases.py
-
 TYPES = ("mda", "mta", "bounce")
 MDA_METHODS = ("mbox", "maildir", "filename", "mda", "lmtp")
 # Spellings up to 6.4, and of 6.6 and later.
@@ -41,6 +39,7 @@ LINE_LENGTH_MAX = 2047
 PATH_LENGTH_MAX = 4095
 _NAME_OCTETS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")
 _C_SPACE = " \t\v\f\r"
+_TOLD_MAX = 3  # of a kind of damage; a file of rubbish is not worth a line for each of its lines
 
 # Kind of value, and what limits it: the largest number, or the most octets of a text.
 #   number limit | time | text limit | host | mailaddr | flags | choice | sockaddr | url | bounce
@@ -196,13 +195,14 @@ ATTRIBUTES = tuple(Envelope.__annotations__)
 class Parsed:
     """An envelope, what was wrong with its text, and which names and spellings it uses."""
 
-    __slots__ = ("damage", "envelope", "names", "octets", "unknown")
+    __slots__ = ("damage", "envelope", "missing", "names", "octets", "unknown")
 
     def __init__(self, envelope: Envelope, octets: int) -> None:
         """Start with nothing found wrong in a text of so many octets."""
         self.envelope = envelope
         self.octets = octets
-        self.damage: list[str] = []
+        self.damage: list[str] = []  # what makes every release refuse it
+        self.missing: list[str] = []  # names that every release writes, and none asks for
         self.names: dict[str, str] = {}  # name in lower case: value as it stands
         self.unknown: list[tuple[str, str]] = []  # name and value of no release
 
@@ -217,13 +217,17 @@ def parse_envelope(octets: bytes) -> Parsed:
     parsed = Parsed(Envelope(), len(octets))
     lines = _split(text.decode(octets), parsed.damage)
     values: dict[str, str] = {}
+    bad: list[int] = []
     for number, line in lines:
         name, colon, value = line.partition(":")
         name = name.rstrip(_C_SPACE)
         if not colon or not name or not _NAME_OCTETS.issuperset(name):
-            parsed.damage.append(f"line {number} is not `name: value`")
+            bad.append(number)
             continue
         values[name] = value.lstrip(_C_SPACE)
+    parsed.damage += [f"line {number} is not `name: value`" for number in bad[:_TOLD_MAX]]
+    if len(bad) > _TOLD_MAX:
+        parsed.damage.append(f"{len(bad) - _TOLD_MAX} more lines are not `name: value`")
     for name in sorted(values):
         _take(parsed, name, values[name])
     if not parsed.names:
@@ -274,9 +278,10 @@ def _take(parsed: Parsed, name: str, value: str) -> None:
             setattr(parsed.envelope, attribute, value)  # show it as it stands
 
 
+# By their spelling in lower case: the original compares without regard to it.
 _CHOICES: dict[str, dict[str, str]] = {
     "type": {name: name for name in TYPES},
-    "ret": {"FULL": "FULL", "HDRS": "HDRS"},
+    "ret": {"full": "FULL", "hdrs": "HDRS"},
     "method": {name: name for name in MDA_METHODS},
     "bounce": BOUNCE_TYPES,
 }
@@ -289,7 +294,7 @@ def _value(kind: str, value: str, limit: int) -> Any:
     if kind == "mailaddr":
         return fields.parse_mailaddr(value)
     if kind in _CHOICES:
-        chosen = _CHOICES[kind].get(value)
+        chosen = _CHOICES[kind].get(value.lower())
         if chosen is None:
             raise FieldError(f"'{value[:40]}' is not one of {', '.join(_CHOICES[kind])}")
         return chosen
@@ -303,13 +308,14 @@ def _value(kind: str, value: str, limit: int) -> Any:
 
 
 def _derive(parsed: Parsed) -> None:
-    """Complain about what every release writes and this text lacks."""
+    """Complain about what every release writes and this text lacks, and what none writes."""
     if "version" not in parsed.names:
         parsed.damage.append("it has no version")
-    missing = [
+    parsed.missing = [
         name for name in ("type", "sender", "rcpt", "dest", "ctime") if name not in parsed.names
     ]
-    if missing:
-        parsed.damage.append(f"it lacks {', '.join(missing)}")
-    for name, _ in parsed.unknown:
+    for name, _ in parsed.unknown[:_TOLD_MAX]:
         parsed.damage.append(f"field {name[:40]} is of no known release")
+    if len(parsed.unknown) > _TOLD_MAX:
+        more = len(parsed.unknown) - _TOLD_MAX
+        parsed.damage.append(f"{more} more fields are of no known release")

@@ -34,7 +34,7 @@ MAILADDR_PART_MAX = 255  # octets of a local part, and of a domain
 RELAY_URL_MAX = 1023
 
 _DIGITS = frozenset("0123456789")
-_NUMBER_DIGITS_MAX = 40  # leading zeros are fine; a whole file of digits is not a number
+_NUMBER_DIGITS_MAX = 20  # behind leading zeros, which are fine; no number has more
 _HOST_OCTETS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 # Scheme -> whether it needs a credentials label. The spelling with ssl is that of 5.3 and 5.4.
@@ -67,10 +67,11 @@ def octet_length(value: str) -> int:
 def parse_number(value: str, maximum: int) -> int:
     """Read a decimal number with an optional sign, as C's strtonum does for 0..maximum."""
     digits = value[1:] if value[:1] in ("+", "-") else value
-    if not digits or len(digits) > _NUMBER_DIGITS_MAX or not _DIGITS.issuperset(digits):
+    if not digits or not _DIGITS.issuperset(digits):
         raise FieldError(f"{_shown(value)} is not a number")
-    number = int(value)
-    if not 0 <= number <= maximum:
+    digits = digits.lstrip("0")[: _NUMBER_DIGITS_MAX + 1]  # no more, or int() takes for ever
+    number = int(digits or "0")
+    if number > maximum or (number and value[0] == "-"):
         raise FieldError(f"{_shown(value)} is not between 0 and {maximum}")
     return number
 

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from typing import Optional
 
 DEFAULT_SPOOL = "/var/spool/smtpd"
+ENVELOPE_OCTETS_MAX = 65536  # no release writes more than 18,615 octets; see releases.py
+OFFLINE_HEAD_OCTETS_MAX = 65536  # of a file in offline/: the arguments, and the header for -t
 BUCKETS = ("queue", "incoming", "temporary", "corrupt", "purge", "offline")
+COMPLETE = ("queue", "corrupt")  # where a message has a body and envelopes
 MESSAGE = "message"
 ENVELOPES_521 = "envelopes"
+OUTSIDE = "it is outside of the directory of a message: daemons pass it over"
 ENVELOPE_TMP = "envelope.tmp"  # incoming/: an envelope being rewritten
 
 _COPIES = ("comp", "enc")  # temporary/: a body being compressed, being encrypted
@@ -53,13 +57,26 @@ def message_of(directory: str) -> tuple[int, Optional[str]]:
     Returns the message id and what is wrong with the name, or None. A `.N` at the end, which
     corrupt/ adds to names that are taken, and the endings of temporary/ are accepted everywhere.
     """
+    msgid = _number(directory, ids.MSGID_DIGITS)
+    if msgid:
+        return msgid, None
     name, _, counter = directory.partition(".")
-    if ids.is_msgid_name(name) and (not counter or counter.isdigit() or counter in _COPIES):
-        return int(name, 16), None
+    msgid = _number(name, ids.MSGID_DIGITS)
+    if msgid and (counter.isdigit() or counter in _COPIES):
+        return msgid, None
     wrong = "its name is not a message id (8 lower case hexadecimal digits): daemons pass it over"
     if len(name) == ids.MSGID_DIGITS and _HEX.issuperset(name):
         return int(name, 16), wrong
     return 0, wrong
+
+
+def _number(name: str, digits: int) -> int:
+    """Give the number whose only spelling a name is, in so many lower case digits, or 0."""
+    try:
+        number = int(name, 16)
+    except ValueError:
+        return 0
+    return number if f"{number:0{digits}x}" == name else 0
 
 
 def wrong_bucket(msgid: int, bucket: str) -> Optional[str]:
@@ -76,9 +93,9 @@ def envelope_of(name: str, msgid: int) -> tuple[int, Optional[str]]:
     Returns the envelope id, with a lower half of 0 when the name does not tell, and what is
     wrong with the name or the place, or None.
     """
-    if ids.is_evpid_name(name):
-        evpid = int(name, 16)
-        if msgid in (0, ids.msgid_of(evpid)):
+    evpid = _number(name, ids.EVPID_DIGITS)
+    if evpid:
+        if msgid in (0, evpid >> 32):
             return evpid, None
         return evpid, "it is in the directory of another message: daemons pass it over"
     wrong = (
@@ -89,18 +106,41 @@ def envelope_of(name: str, msgid: int) -> tuple[int, Optional[str]]:
     return msgid << 32, wrong
 
 
+NO_BUCKET = "a message outside of a bucket: daemons pass it over"
+FOREIGN = "a directory that does not belong to a spool"
+NOT_A_FILE = "a directory where a file is expected"
+WITHOUT_BODY = "the message of these envelopes is missing"
+EMPTY_BODY = "the message of these envelopes is empty"
+
+
+def without_envelope(size: int) -> str:
+    """Say that nobody is left to whom a message of so many octets goes."""
+    return f"a message of {size} octets without any envelope"
+
+
 class Place:
-    """What a path is within a spool."""
+    """What a path is within a spool: what a walk of the same directories would make of it.
 
-    __slots__ = ("bucket", "kind", "msgid", "name", "notes")
+    `kind` is `envelope`, `message` (a body), `offline`, `stray` (a file that may be anything), or
+    `hidden`, below a directory that no walk enters. `spool` is how many parts of the path come
+    before the bucket, `message` how many lead to the directory of the message, 0 for a file that
+    is in none. `notes` say what is wrong with the name of the file, `wrong` what is wrong with
+    the directories on the way: how many parts lead to it, and the reason.
+    """
 
-    def __init__(self, kind: str, bucket: str, msgid: int, name: str, notes: list[str]) -> None:
-        """Say `envelope`, `message`, `offline`, `stray`, and what is wrong with the place."""
-        self.kind = kind
+    __slots__ = ("bucket", "kind", "message", "msgid", "name", "notes", "parts", "spool", "wrong")
+
+    def __init__(self, bucket: str, parts: list[str], spool: int) -> None:
+        """Start as a stray file in a bucket."""
+        self.kind = "stray"
         self.bucket = bucket
-        self.msgid = msgid
-        self.name = name
-        self.notes = notes
+        self.msgid = 0
+        self.name = parts[-1]
+        self.notes: list[str] = []
+        self.parts = parts
+        self.spool = spool
+        self.message = 0
+        self.wrong: list[tuple[int, str]] = []
 
 
 def find_place(path: str) -> Optional[Place]:
@@ -109,63 +149,89 @@ def find_place(path: str) -> Optional[Place]:
     None when nothing in the path says that it belongs to one.
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts:
-        return None
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] in BUCKETS:
-            place = _place_below(parts[index], parts[index + 1 :])
-            if place is not None:
-                return place
-    return _place_without_bucket(parts)
+            place = Place(parts[index], parts, index)
+            _place_below(place, index + 1)
+            return place
+    return _place_without_bucket(parts) if parts else None
 
 
 def _place_without_bucket(parts: list[str]) -> Optional[Place]:
     """Recognise a copied bucket, message directory or envelope."""
-    name = parts[-1]
-    if ids.is_evpid_name(name):
-        msgid = message_of(parts[-2])[0] if len(parts) > 1 else 0
-        note = envelope_of(name, msgid)[1]
-        return Place("envelope", "queue", msgid, name, [note] if note else [])
-    if name == MESSAGE and len(parts) > 1:
-        msgid, wrong = message_of(parts[-2])
-        return None if wrong else Place("message", "queue", msgid, name, [])
+    depth = len(parts) - 1
+    if depth > 1 and parts[depth - 1] == ENVELOPES_521:
+        depth -= 1
+    place = Place("queue", parts, 0)
+    if depth and not message_of(parts[depth - 1])[1]:
+        _place_in_message(place, depth)
+        return place if place.kind != "stray" else None
+    if ids.is_evpid_name(parts[-1]):
+        place.kind = "envelope"
+        return place
     return None
 
 
-def _place_below(bucket: str, rest: list[str]) -> Optional[Place]:
-    """Recognise what follows the name of a bucket; None when it is not of a spool's form."""
-    if bucket == "offline":
-        return Place("offline", bucket, 0, rest[-1], []) if len(rest) <= 2 else None
-    if bucket == "purge":
-        if len(rest) < 2 or not rest[0].isdigit():
-            return None
-        rest = rest[1:]
-    if len(rest) == 1 and bucket in ("temporary", "purge"):
-        msgid, wrong = message_of(rest[0])
-        return Place("stray" if wrong else "message", bucket, msgid, rest[0], [])
-    notes = []
-    if bucket == "queue":
-        if len(rest) < 2 or not is_bucket_name(rest[0]):
-            return Place("stray", bucket, 0, rest[-1], [])
-        wrong = wrong_bucket(message_of(rest[1])[0], rest[0]) if len(rest) > 2 else None
-        notes += [wrong] if wrong else []
-        rest = rest[1:]
-    return _place_in_message(bucket, rest, notes)
+def _place_below(place: Place, depth: int) -> None:
+    """Find out what the parts behind the name of a bucket are."""
+    below = place.parts[depth:]
+    if place.bucket == "offline":
+        place.kind = "offline" if len(below) <= 2 else "hidden"
+        if len(below) > 2:
+            place.wrong.append((depth + 2, NOT_A_FILE))
+    elif place.bucket != "queue":
+        _place_among_messages(place, depth, "")
+    elif len(below) == 1:
+        place.notes = _notes(place) or [OUTSIDE]
+    elif is_bucket_name(below[0]):
+        _place_among_messages(place, depth + 1, below[0])
+    elif ids.is_msgid_name(below[0]):
+        place.wrong.append((depth + 1, NO_BUCKET))
+        _place_in_message(place, depth + 1)
+    else:
+        place.wrong.append((depth + 1, FOREIGN))
+        _place_among_messages(place, depth + 1, "")
 
 
-def _place_in_message(bucket: str, rest: list[str], notes: list[str]) -> Place:
-    """Recognise a file by the directory of its message and its own name."""
-    if len(rest) == 3 and rest[1] == ENVELOPES_521:
-        rest = [rest[0], rest[2]]
-    if len(rest) != 2:
-        return Place("stray", bucket, 0, rest[-1], notes)
-    directory, name = rest
-    msgid, wrong = message_of(directory)
+def _place_among_messages(place: Place, depth: int, above: str) -> None:
+    """Go on in a directory that holds those of messages; `above` is its name below the bucket."""
+    name = place.parts[depth]
+    if len(place.parts) == depth + 1:
+        msgid = message_of(name)[0]
+        if msgid and place.bucket in ("temporary", "purge"):
+            place.kind = MESSAGE
+            place.msgid = msgid
+        else:
+            place.notes = _notes(place) or [OUTSIDE]
+        return
+    if place.bucket == "purge" and name.isdigit() and not above:
+        _place_among_messages(place, depth + 1, name)
+        return
+    msgid, wrong = message_of(name)
+    if place.bucket == "queue" and above and msgid and not wrong:
+        wrong = wrong_bucket(msgid, above)
     if wrong:
-        notes.append(wrong)
-    if name == MESSAGE:
-        return Place("message", bucket, msgid, name, notes)
-    wrong = envelope_of(name, msgid)[1]
-    if wrong:
-        notes.append(wrong)
-    return Place("envelope" if ids.is_evpid_name(name) else "stray", bucket, msgid, name, notes)
+        place.wrong.append((depth + 1, wrong))
+    _place_in_message(place, depth + 1)
+
+
+def _place_in_message(place: Place, depth: int) -> None:
+    """Go on in the directory of a message, to which so many parts lead."""
+    place.message = depth
+    place.msgid = message_of(place.parts[depth - 1])[0]
+    below = place.parts[depth:]
+    if below == [MESSAGE]:
+        place.kind = MESSAGE
+        return
+    files = 2 if len(below) > 1 and below[0] == ENVELOPES_521 else 1
+    if len(below) > files:
+        place.kind = "hidden"
+        place.wrong.append((depth + files, NOT_A_FILE))
+        return
+    place.kind = "envelope" if ids.is_evpid_name(place.name) else "stray"
+    place.notes = _notes(place)
+
+
+def _notes(place: Place) -> list[str]:
+    wrong = envelope_of(place.name, place.msgid)[1]
+    return [wrong] if wrong else []

@@ -13,7 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEAD_OCTETS_MAX = 65536  # of a file: the arguments, and the header when -t needs it
 RECIPIENTS_MAX = 1000  # shown of one file; more stay unread and are said so
 
 _WITH_ARGUMENT = frozenset("ABbeFfLNopRVr")
@@ -28,7 +27,7 @@ class OfflineError(FormatError):
 class Submission:
     """What is known of a mail in offline/; an empty sender means the user who handed it in."""
 
-    __slots__ = ("arguments", "from_header", "recipients", "sender")
+    __slots__ = ("arguments", "cut", "from_header", "recipients", "sender")
 
     def __init__(self, arguments: list[str]) -> None:
         """Start from the arguments; recipients and sender come from reading them."""
@@ -36,6 +35,7 @@ class Submission:
         self.sender = ""
         self.recipients: list[str] = []
         self.from_header = False
+        self.cut = False  # whether there are more recipients
 
 
 def parse_submission(head: bytes) -> Submission:
@@ -53,6 +53,7 @@ def parse_submission(head: bytes) -> Submission:
     if submission.from_header:
         for value in _header_values(text.decode(message)):
             submission.recipients += _addresses(value)
+    submission.cut = len(submission.recipients) > RECIPIENTS_MAX
     del submission.recipients[RECIPIENTS_MAX:]
     return submission
 

@@ -8,15 +8,12 @@ import stat
 from smtpd_core.errors import AccessError
 from smtpd_core.queue import access, layout
 from smtpd_core.queue.directory import DirectorySource
-from smtpd_core.queue.envelope import ENVELOPE_OCTETS_MAX
-from smtpd_core.queue.sources import Item, Unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import Optional, Union
+    from typing import Optional
 
-    from smtpd_core.queue.sources import Source, StoredBody, Unreadable
+    from smtpd_core.queue.sources import Source
 
 
 def open_source(path: str, root: Optional[str], stdin_fd: int) -> Source:
@@ -51,6 +48,8 @@ def _open_file(path: str, mode: int) -> Source:
         raise AccessError(f"{path}: {access.why(error)}") from None
     if waits or _is_archive(descriptor, size):
         return _open_archive(path, descriptor)
+    from smtpd_core.queue.file import FileSource
+
     return FileSource(path, descriptor)
 
 
@@ -64,48 +63,8 @@ def _is_archive(descriptor: int, size: int) -> bool:
     """Tell an archive from an envelope: by what is in it, or else because it is too large."""
     from smtpd_core.queue.archive import begins_archive
 
-    if size > ENVELOPE_OCTETS_MAX:
+    if size > layout.ENVELOPE_OCTETS_MAX:
         return True
     found = begins_archive(descriptor)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return found
-
-
-class FileSource:
-    """One envelope in one file, whose name may be anything."""
-
-    parallel = False
-
-    def __init__(self, path: str, descriptor: int) -> None:
-        """Take over the descriptor of a regular file."""
-        self.path = path
-        self._descriptor = descriptor
-
-    def units(self, buckets: Iterable[str]) -> list[Unit]:  # noqa: ARG002  (the one file is it)
-        """Give the only unit."""
-        return [Unit("queue", ())]
-
-    def walk(self, unit: Unit, details: bool) -> Iterator[Union[Item, Unreadable]]:  # noqa: ARG002
-        """Give the envelope."""
-        place = layout.find_place(os.path.realpath(self.path))
-        name = os.path.basename(self.path)
-        evpid, wrong = layout.envelope_of(name, place.msgid if place else 0)
-        try:
-            octets = os.pread(self._descriptor, ENVELOPE_OCTETS_MAX + 1, 0)
-            status = os.fstat(self._descriptor)
-        except OSError as error:
-            raise AccessError(f"{self.path}: {access.why(error)}") from None
-        item = Item("envelope", self.path, "queue", evpid, octets)
-        item.mtime = int(status.st_mtime)
-        item.size = status.st_size
-        if wrong:
-            item.notes = (wrong,)
-        yield item
-
-    def walk_message(self, msgid: int, details: bool) -> Iterator[Union[Item, Unreadable]]:  # noqa: ARG002
-        """Give nothing: there is no place where it ought to be."""
-        return iter(())
-
-    def open_message(self, msgid: int, buckets: Iterable[str]) -> Optional[StoredBody]:  # noqa: ARG002
-        """Give none: it is an envelope."""
-        return None

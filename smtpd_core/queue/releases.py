@@ -9,13 +9,13 @@ from __future__ import annotations
 from smtpd_core import text
 from smtpd_core.queue import fields
 from smtpd_core.queue.envelope import (
-    BOUNCE_TYPES,
     FIELDS,
     HOST_NAME_MAX_LINUX,
     Envelope,
     EnvelopeError,
     Parsed,
 )
+from smtpd_core.queue.layout import ENVELOPE_OCTETS_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,32 +157,40 @@ def find_release(name: str) -> Release:
 def format_envelope(envelope: Envelope, release: Release, server_name: str = "") -> bytes:
     """Write an envelope as a release writes it, octet for octet.
 
-    `server_name` stands in for a missing smtpname where format 1 becomes format 2, as 5.7 does
-    on loading. Raises EnvelopeError for a value with a line end or NUL in it, which would
-    become lines of its own (CVE-2020-8794), for one that is too long, and for a format that no
-    release converts to the one asked for.
+    `server_name` stands in for a missing smtpname, as on loading in the releases that read
+    format 1 and write format 2. Raises EnvelopeError for a value with a line end or NUL in it,
+    which would become lines of its own (CVE-2020-8794), for a value or a file that is too long,
+    and for a format that the release does not read.
     """
     if envelope.version not in release.loads:
         raise EnvelopeError(
             f"{release.name} does not read format {envelope.version},"
             " and nothing converts it to the format that it writes"
         )
-    upgraded = envelope.version < release.writes
+    names_server = release.writes == 2 and 1 in release.loads
     lines = []
     for name in release.order[envelope.type]:
         value = _spell(name, envelope, release)
         if name == "version":
             value = str(release.writes)
-        elif name == "smtpname" and upgraded and not value:
+        elif name == "smtpname" and names_server and not value:
             value = server_name
         if not value:
             continue
         if "\n" in value or "\0" in value or "\r" in value:
             raise EnvelopeError(f"field {name}: a line end or NUL must not be stored")
-        if fields.octet_length(value) > VALUE_OCTETS_MAX:
-            raise EnvelopeError(f"field {name}: longer than {VALUE_OCTETS_MAX} octets")
+        limit = FIELDS[name][2] if FIELDS[name][0] in _TEXTS else VALUE_OCTETS_MAX
+        if fields.octet_length(value) > limit:
+            raise EnvelopeError(f"field {name}: longer than {limit} octets")
         lines.append(f"{name}: {value}\n")
-    return text.encode("".join(lines))
+    octets = text.encode("".join(lines))
+    octets_max = release.octets or ENVELOPE_OCTETS_MAX  # 0: it is not known
+    if len(octets) > octets_max:
+        raise EnvelopeError(f"{release.name} reads no file of more than {octets_max} octets")
+    return octets
+
+
+_TEXTS = ("text", "host", "orcpt")  # kinds of value whose limit is in octets
 
 
 # Numbers that are left out; all others are written when 0 too.
@@ -201,10 +209,8 @@ def _spell(name: str, envelope: Envelope, release: Release) -> str:
     if kind == "sockaddr":
         return _spell_sockaddr(envelope, release)
     value = getattr(envelope, attribute)
-    if kind == "relayflags" and release.name != "5.2.1":
-        scheme = envelope.mta_relay.partition("://")[0]
-        tls = scheme in _TLS_SCHEMES and scheme not in _PLAIN_SCHEMES
-        return fields.format_flags(value | (fields.RELAY_TLS if tls else 0), fields.RELAY_FLAGS)
+    if kind == "relayflags":
+        return _spell_relay_flags(envelope, release)
     if kind == "url":
         return _spell_relay(envelope, release)
     if kind == "number":
@@ -212,8 +218,10 @@ def _spell(name: str, envelope: Envelope, release: Release) -> str:
         return "" if omitted is not None and omitted(envelope) else str(value)
     if kind == "flags":
         return fields.format_flags(value)
-    if kind == "relayflags":
-        return fields.format_flags(value, fields.RELAY_FLAGS_521)
+    return _spell_text(kind, str(value), release)
+
+
+def _spell_text(kind: str, value: str, release: Release) -> str:
     if kind == "mailaddr":
         return value or "@"
     if kind == "bounce":
@@ -221,7 +229,7 @@ def _spell(name: str, envelope: Envelope, release: Release) -> str:
     if kind == "orcpt" and release.name != "7.5":
         local, _, domain = value.rpartition("@")
         return value if local and domain else ""
-    return str(value)
+    return value
 
 
 # The flag `tls` and the scheme are one thing in a daemon's memory: each is written from both.
@@ -233,6 +241,15 @@ _TLS_SCHEMES = {
 }
 _TLS_SCHEMES.update({scheme: scheme for scheme in ("tls", "tls+auth", *_TLS_SCHEMES.values())})
 _PLAIN_SCHEMES = ("smtp", "smtps", "smtps+auth", "backup")
+
+
+def _spell_relay_flags(envelope: Envelope, release: Release) -> str:
+    flags = envelope.mta_relay_flags
+    if release.name == "5.2.1":
+        return fields.format_flags(flags, fields.RELAY_FLAGS_521)
+    scheme = envelope.mta_relay.partition("://")[0]
+    tls = scheme in _TLS_SCHEMES and scheme not in _PLAIN_SCHEMES
+    return fields.format_flags(flags | (fields.RELAY_TLS if tls else 0), fields.RELAY_FLAGS)
 
 
 def _spell_relay(envelope: Envelope, release: Release) -> str:
@@ -258,15 +275,18 @@ def refusal(parsed: Parsed, release: Release) -> Optional[str]:
     """
     envelope = parsed.envelope
     if envelope.version not in release.loads:
-        return f"it reads format {' and '.join(map(str, reversed(release.loads)))} only"
+        formats = " and ".join(map(str, reversed(release.loads)))
+        return f"{release.name} reads format {formats} only"
     if parsed.damage:
         return parsed.damage[0]
     known = release.fields
+    if envelope.version == 1:
+        known = known | {"msgid"}  # of very old files, and ignored
     if envelope.version < release.writes:
         known = known | _fields_of_format_1()
     for name in parsed.names:
-        if name not in known and name != "msgid":
-            return f"it does not know the field {name}"
+        if name not in known:
+            return f"{release.name} does not know the field {name}"
     for check in (_refuses_spelling, _refuses_length, _refuses_session):
         reason = check(parsed, release)
         if reason:
@@ -281,25 +301,42 @@ def _fields_of_format_1() -> frozenset[str]:
 def _refuses_spelling(parsed: Parsed, release: Release) -> Optional[str]:
     sockaddr = parsed.names.get("sockaddr", "")
     if sockaddr[:1] == "[" and not release.bracketed:
-        return "it does not read an IPv6 address in brackets"
+        return f"{release.name} does not read an IPv6 address in brackets"
     if "%" in sockaddr and release.prefixed:
-        return "it does not read an IPv6 address with a scope"
+        return f"{release.name} does not read an IPv6 address with a scope"
     if sockaddr[:5].lower() == "ipv6:" and not release.prefixed:
-        return "it does not read an IPv6 address spelled IPv6:"
-    spelled = parsed.names.get("bounce-type", "")
+        return f"{release.name} does not read an IPv6 address spelled IPv6:"
+    spelled = parsed.names.get("bounce-type", "").lower()
     if spelled in _OLD_BOUNCE_TYPES and not release.bracketed:
-        return f"it does not know the bounce type {spelled}"
-    if spelled and BOUNCE_TYPES[spelled] == "delivered" and release.name == "5.4.1":
-        return "it does not know the bounce type dsn"
-    return None
+        return f"{release.name} does not know the bounce type {spelled}"
+    if spelled == "dsn" and release.name in _WITHOUT_DSN:
+        return f"{release.name} does not know the bounce type dsn"
+    return _refuses_relay(parsed, release)
+
+
+_WITHOUT_DSN = ("5.2.1", "5.3", "5.4.1")
+_WITH_TLS_BACKUP = ("5.7", "6.0.3")
+
+
+def _refuses_relay(parsed: Parsed, release: Release) -> Optional[str]:
+    """Look at the scheme of a relay: what format 1 calls ssl is secure in format 2."""
+    scheme = parsed.names.get("mta-relay", "").partition("://")[0].lower()
+    foreign = (
+        (parsed.envelope.version == 2 and scheme[:3] == "ssl")
+        or (release.writes == 1 and scheme[:6] == "secure")
+        or (scheme == "tls+backup" and release.name not in _WITH_TLS_BACKUP)
+    )
+    return f"{release.name} does not know the relay scheme {scheme}" if foreign else None
 
 
 def _refuses_length(parsed: Parsed, release: Release) -> Optional[str]:
     if release.octets and parsed.octets > release.octets:
-        return f"it reads no file of more than {release.octets} octets"
+        return f"{release.name} reads no file of more than {release.octets} octets"
     for name, value in parsed.names.items():
         if FIELDS[name][0] == "host" and fields.octet_length(value) > HOST_NAME_MAX_LINUX:
-            return f"on Linux it reads no {name} of more than {HOST_NAME_MAX_LINUX} octets"
+            return (
+                f"{release.name} on Linux reads no {name} of more than {HOST_NAME_MAX_LINUX} octets"
+            )
     orcpt = parsed.names.get("dsn-orcpt", "")
     if release.name == "7.5":
         too_long = fields.octet_length(orcpt) > _ORCPT_MAX
@@ -307,16 +344,16 @@ def _refuses_length(parsed: Parsed, release: Release) -> Optional[str]:
         local, _, domain = orcpt.rpartition("@")
         longest = max(fields.octet_length(local), fields.octet_length(domain))
         too_long = longest > fields.MAILADDR_PART_MAX
-    return "its dsn-orcpt is too long" if too_long else None
+    return f"{release.name} reads no dsn-orcpt as long as this" if too_long else None
 
 
 def _refuses_session(parsed: Parsed, release: Release) -> Optional[str]:
     if not parsed.envelope.helo:
-        return "empty helo"
+        return "it has no helo"
     if not parsed.envelope.hostname:
-        return "empty hostname"
+        return "it has no hostname"
     if release.writes == 3 and not parsed.envelope.dispatcher:
-        return "unknown dispatcher"
+        return "it has no dispatcher"
     return None
 
 
@@ -337,4 +374,4 @@ def common_refusal(parsed: Parsed) -> Optional[str]:
             return None
         if reason is None and parsed.envelope.version in release.loads:
             reason = refused
-    return reason or f"no release reads format {parsed.envelope.version}"
+    return reason or f"there is no format {parsed.envelope.version}"

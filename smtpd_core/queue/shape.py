@@ -56,7 +56,7 @@ _VALUES = {
     "sockaddr": r"[!-~]{1,64}",  # what it says is read apart
     "dsn-orcpt": rf"{_WORD}{{0,{MAILADDR_PART_MAX - 1}}}",
     "flags": "authenticated(?: bounce)?(?: internal)?|bounce(?: internal)?|internal",
-    "retry": "[0-9]{1,4}",
+    "retry": "0|[1-9][0-9]{0,3}",
     "dsn-ret": "FULL|HDRS",
     "mda-method": "|".join(MDA_METHODS),
     "bounce-type": "|".join(BOUNCE_TYPES),
@@ -78,7 +78,7 @@ def _value(name: str, version: int) -> str:
     if name in _VALUES:
         return _VALUES[name]
     if kind == "number":
-        return "[0-9]{1,2}" if limit <= 0xFF else "[0-9]{1,10}"
+        return "[0-9]{1,2}" if limit <= 0xFF else "0|[1-9][0-9]{0,9}"
     if kind == "mailaddr":
         return f"{_ADDRESS}@{_DOMAIN}"
     if kind == "host":
@@ -119,23 +119,22 @@ class Shapes:
     def __init__(self) -> None:
         """Compile the patterns of formats 2 and 3; this takes some 10 ms."""
         self._patterns = {b"3": compile_shape(3), b"2": compile_shape(2)}
-        self._families: dict[bytes, bytes] = {}
+        self._families: dict[bytes, bytes] = {b"": b"?"}
 
     def match(self, octets: bytes) -> Optional[tuple[bytes, ...]]:
-        """Give the family of the client and the listed values of an envelope.
+        """Give the values of LISTED, each spelled as it is written, and empty where absent.
 
-        An absent value is empty. None when there is anything unusual about the envelope.
+        None when there is anything unusual about the envelope.
         """
         pattern = self._patterns.get(octets[9:10])
         if pattern is None or len(octets) > _OCTETS_MAX:
             return None
         match = pattern.fullmatch(octets)
-        if match is None:
-            return None
-        values = match.groups(b"")
-        sockaddr = values[2]
-        family = self._families.get(sockaddr) or self._family(sockaddr) if sockaddr else b"?"
-        return (family, *values) if family else None
+        return None if match is None else match.groups(b"")
+
+    def family(self, sockaddr: bytes) -> bytes:
+        """Tell the family of a client, `?` of none; empty for what is no address."""
+        return self._families.get(sockaddr) or self._family(sockaddr)
 
     def _family(self, sockaddr: bytes) -> bytes:
         """Read a client address, and remember it: most clients come again and again."""
@@ -144,6 +143,6 @@ class Shapes:
         except fields.FieldError:
             return b""
         if len(self._families) >= _FAMILIES_MAX:
-            self._families.clear()
+            self._families = {b"": b"?"}
         self._families[sockaddr] = family
         return family

@@ -26,8 +26,7 @@ from smtpd_core.queue.access import (
     open_file,
     why,
 )
-from smtpd_core.queue.envelope import ENVELOPE_OCTETS_MAX
-from smtpd_core.queue.offline import HEAD_OCTETS_MAX
+from smtpd_core.queue.layout import ENVELOPE_OCTETS_MAX, OFFLINE_HEAD_OCTETS_MAX
 from smtpd_core.queue.sources import Item, Unreadable
 
 TYPE_CHECKING = False
@@ -54,10 +53,10 @@ class Walk:
         if layout.is_bucket_name(name):
             yield from self.messages(fd, self.path, name)
         elif ids.is_msgid_name(name):
-            yield Unreadable(self.path, "a message outside of a bucket: daemons pass it over")
-            yield from self.message(fd, name, self.path)
+            yield Unreadable(self.path, layout.NO_BUCKET)
+            yield from self.message(fd, layout.message_of(name)[0], self.path)
         else:
-            yield Unreadable(self.path, "a directory that does not belong to a spool")
+            yield Unreadable(self.path, layout.FOREIGN)
             yield from self.messages(fd, self.path, "")
 
     def messages(self, fd: int, path: str, sub: str) -> Iterator[Union[Item, Unreadable]]:
@@ -86,7 +85,7 @@ class Walk:
                     wrong = layout.wrong_bucket(msgid, sub)
                 if wrong:
                     yield Unreadable(below, wrong)
-                yield from self.message(directory, entry.name, below)
+                yield from self.message(directory, msgid, below)
             finally:
                 os.close(directory)
 
@@ -94,23 +93,30 @@ class Walk:
         self, fd: int, entry: os.DirEntry[str], path: str
     ) -> Iterator[Union[Item, Unreadable]]:
         """Give a file that lies where the directories of messages are."""
+        msgid = layout.message_of(entry.name)[0]
         if not is_file(entry):
             yield Unreadable(path, describe(entry))
-        elif self.bucket in ("temporary", "purge"):
-            msgid = layout.message_of(entry.name)[0]
+        elif msgid and self.bucket in ("temporary", "purge"):
             yield self._body(entry, path, msgid)
         else:
-            yield self._read("stray", fd, entry.name, path, 0)
+            yield self.stray(fd, entry.name, path)
+
+    def stray(self, fd: int, name: str, path: str) -> Union[Item, Unreadable]:
+        """Read a file that lies outside of the directory of a message."""
+        item = self._read(fd, name, path, 0, -1)
+        if isinstance(item, Item):
+            item.kind = "stray"
+            item.notes = item.notes or (layout.OUTSIDE,)
+        return item
 
     def _body(self, entry: os.DirEntry[str], path: str, msgid: int) -> Item:
         item = Item("body", path, self.bucket, msgid << 32, b"")
-        item.message_size = _size(entry)
+        item.size = item.message_size = _size(entry)
         item.mtime = _mtime(entry)
         return item
 
-    def message(self, fd: int, name: str, path: str) -> Iterator[Union[Item, Unreadable]]:
-        """Walk the directory of one message."""
-        msgid = layout.message_of(name)[0]
+    def message(self, fd: int, msgid: int, path: str) -> Iterator[Union[Item, Unreadable]]:
+        """Walk the directory of one message; the id is 0 when its name is none."""
         body = None
         names: list[str] = []
         odd: list[os.DirEntry[str]] = []
@@ -119,7 +125,7 @@ class Walk:
                 for entry in entries:
                     if entry.name == layout.MESSAGE:
                         body = entry
-                    elif entry.is_file(follow_symlinks=False):
+                    elif is_file(entry):
                         names.append(entry.name)
                     else:
                         odd.append(entry)
@@ -130,36 +136,39 @@ class Walk:
         found = bool(names)
         size = -1 if body is None or not is_file(body) else _size(body)
         for envelope in names:
-            item = self._read("envelope", fd, envelope, f"{path}/{envelope}", msgid)
-            if isinstance(item, Item):
-                item.message_size = size
+            yield self._read(fd, envelope, f"{path}/{envelope}", msgid, size)
+        if found and size > 0 and not odd:
+            return  # nothing unusual, as nearly always
+        odd.sort(key=entry_name)
+        for item in self._odd(fd, odd, path, msgid, size):
+            found = True
             yield item
-        for entry in sorted(odd, key=entry_name):
+        where = f"{path}/{layout.MESSAGE}"
+        reason = self._judge(body, size, found)
+        if reason is not None:
+            yield Unreadable(where, reason)
+        elif body is not None and not found:
+            yield self._body(body, where, msgid)
+
+    def _odd(
+        self, fd: int, odd: list[os.DirEntry[str]], path: str, msgid: int, size: int
+    ) -> Iterator[Union[Item, Unreadable]]:
+        """Give what is no file in the directory of a message; 5.2.1 has its envelopes there."""
+        for entry in odd:
             if entry.name == layout.ENVELOPES_521 and is_directory(entry):
-                found = True
                 yield from self._envelopes_521(fd, f"{path}/{entry.name}", msgid, size)
             else:
-                found = True
                 yield Unreadable(f"{path}/{entry.name}", describe(entry))
-        yield from self._judge(path, body, size, found)
 
-    def _judge(
-        self, path: str, body: Optional[os.DirEntry[str]], size: int, found: bool
-    ) -> Iterator[Union[Item, Unreadable]]:
+    def _judge(self, body: Optional[os.DirEntry[str]], size: int, found: bool) -> Optional[str]:
         """Say what is wrong with a message as a whole."""
-        where = f"{path}/{layout.MESSAGE}"
         if body is None:
-            if found and self.bucket in ("queue", "corrupt"):
-                yield Unreadable(where, "the message of these envelopes is missing")
-        elif not is_file(body):
-            yield Unreadable(where, describe(body))
-        elif not found:
-            if self.bucket in ("queue", "corrupt"):
-                yield Unreadable(where, f"a message of {size} octets without any envelope")
-            else:
-                yield self._body(body, where, layout.message_of(os.path.basename(path))[0])
-        elif size == 0:
-            yield Unreadable(where, "the message of these envelopes is empty")
+            return layout.WITHOUT_BODY if found and self.bucket in layout.COMPLETE else None
+        if not is_file(body):
+            return describe(body)
+        if found:
+            return None if size else layout.EMPTY_BODY
+        return layout.without_envelope(size) if self.bucket in layout.COMPLETE else None
 
     def _envelopes_521(
         self, parent: int, path: str, msgid: int, size: int
@@ -175,17 +184,14 @@ class Walk:
                 if not is_file(entry):
                     yield Unreadable(below, describe(entry))
                     continue
-                item = self._read("envelope", fd, entry.name, below, msgid)
-                if isinstance(item, Item):
-                    item.message_size = size
-                yield item
+                yield self._read(fd, entry.name, below, msgid, size)
         except OSError as error:
             yield Unreadable(path, why(error))
         finally:
             os.close(fd)
 
     def _read(
-        self, kind: str, parent: int, name: str, path: str, msgid: int
+        self, parent: int, name: str, path: str, msgid: int, message_size: int
     ) -> Union[Item, Unreadable]:
         """Read one envelope, or what may be one."""
         evpid, wrong = layout.envelope_of(name, msgid)
@@ -200,7 +206,8 @@ class Walk:
                 os.close(fd)
         except OSError as error:
             return Unreadable(path, why(error))
-        item = Item(kind, path, self.bucket, evpid, octets)
+        item = Item("envelope", path, self.bucket, evpid, octets)
+        item.message_size = message_size
         if status is not None:
             item.mtime = int(status.st_mtime)
             item.size = status.st_size
@@ -238,7 +245,7 @@ class Walk:
             fd = open_file(name, parent)
             try:
                 status = os.fstat(fd)
-                octets = _read_rest(fd, HEAD_OCTETS_MAX)
+                octets = _read_rest(fd, OFFLINE_HEAD_OCTETS_MAX)
             finally:
                 os.close(fd)
         except OSError as error:
