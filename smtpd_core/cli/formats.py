@@ -96,26 +96,36 @@ def format_json(value: Any, indent: str = "") -> str:
 
     With an indent, objects and lists are spread over lines that begin with it.
     """
-    if isinstance(value, str):
-        plain = value.isascii() and value.isprintable() and '"' not in value and "\\" not in value
-        return f'"{value}"' if plain else f'"{value.translate(_ESCAPES)}"'
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, dict):
-        parts = [
-            f"{format_json(key)}: {format_json(below, indent and indent + '  ')}"
-            for key, below in value.items()
-        ]
-        brackets = "{}"
-    elif isinstance(value, (list, tuple)):
-        parts = [format_json(below, indent and indent + "  ") for below in value]
-        brackets = "[]"
-    else:
+    kind = type(value)
+    if kind is str:
+        return _quote(value)
+    if kind is int:
         return str(value)
+    if value is None or kind is bool:
+        return "null" if value is None else str(value).lower()
+    inner = indent and indent + "  "
+    if kind is dict:
+        brackets = "{}"
+        parts = [
+            f"{_NAMES.get(name) or _quote(name)}: {format_json(below, inner)}"
+            for name, below in value.items()
+        ]
+    else:
+        brackets = "[]"
+        parts = [format_json(below, inner) for below in value]
     if indent and parts:
-        lines = f",\n{indent}  ".join(parts)
-        return f"{brackets[0]}\n{indent}  {lines}\n{indent}{brackets[1]}"
+        lines = f",\n{inner}".join(parts)
+        return f"{brackets[0]}\n{inner}{lines}\n{indent}{brackets[1]}"
     return brackets[0] + ", ".join(parts) + brackets[1]
+
+
+def _quote(value: str) -> str:
+    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+        return f'"{value}"'
+    return f'"{value.translate(_ESCAPES)}"'
+
+
+_NAMES = {name: f'"{name}"' for name in ATTRIBUTES}  # most of what describe() names
 
 
 class Json(Classic):
@@ -234,14 +244,14 @@ class Table:
         envelope, item = entry.envelope, entry.item
         heading = "" if self._head_given else self._heading()
         self._head_given = True
-        age = units.format_duration(self._now - envelope.ctime) if envelope.ctime else "?"
+        age = _age(self._now - envelope.ctime) if envelope.ctime else "?"
         size = units.format_size(item.message_size) if item.message_size >= 0 else "?"
         recipient = envelope.dest or envelope.rcpt
         if envelope.rcpt not in ("", recipient):
             recipient = f"{recipient} (for {envelope.rcpt})"
         senders = _wrap(_shown_address(envelope.sender), self._sender)
         recipients = _wrap(_shown_address(recipient), self._recipient)
-        fixed = f"{entry.evpid:016x}  {age[:6]:>6} {size:>5} {envelope.retry:>5}  "
+        fixed = f"{entry.evpid:016x}  {age:>6} {size:>5} {envelope.retry:>5}  "
         lines = []
         for index in range(max(len(senders), len(recipients))):
             sender = senders[index] if index < len(senders) else ""
@@ -270,6 +280,16 @@ class Table:
     def tail(self) -> str:
         """Give nothing."""
         return ""
+
+
+def _age(seconds: int) -> str:
+    """Spell an age in the six characters of its column."""
+    age = units.format_duration(seconds)
+    if len(age) > 6:
+        age = age.partition("d")[0] + "d"
+    if len(age) > 6:
+        age = "future" if seconds < 0 else "?"
+    return age
 
 
 def _shown_address(address: str) -> str:
