@@ -108,9 +108,10 @@ def alternate(ours: list[str], theirs: list[str], runs: int) -> tuple[list[Run],
 
 def ratio(ours: list[Run], theirs: list[Run], field: str) -> float:
     """Give the median of the ratios, run by run."""
-    return statistics.median(
+    found: float = statistics.median(
         getattr(mine, field) / getattr(other, field) for mine, other in zip(ours, theirs)
     )
+    return found
 
 
 def report(name: str, results: list[Run]) -> None:
@@ -130,6 +131,7 @@ def bench_queue(archive: str, envelopes: int, runs: int) -> None:
         spool = Path(directory) / "spool"
         print(f"show queue: {envelopes} envelopes, format 3, {os.cpu_count()} processors")
         make_spool(spool, envelopes)
+        os.sync()  # what is still to be written would be in the way
         ours = [archive, "show", "queue", "--spool", str(spool)]
         if not mount(spool):
             print("  (the real smtpctl is not installed, or this is not root: ours alone)")

@@ -154,7 +154,9 @@ def load(version: str, name: str) -> Golden:
 
 def names(version: str) -> list[str]:
     """List the golden files of a version."""
-    return sorted({path.name.split(".golden.")[0] for path in (SPOOLS / version).glob("*.golden.*")})
+    return sorted(
+        {path.name.split(".golden.")[0] for path in (SPOOLS / version).glob("*.golden.*")}
+    )
 
 
 class Case(NamedTuple):

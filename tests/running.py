@@ -42,26 +42,29 @@ def run(*arguments: object, name: str = "smtpctl", given: bytes = b"") -> Finish
     """Run a command line here, over files in place of the three standard descriptors."""
     saved = [os.dup(descriptor) for descriptor in range(3)]
     known = os.listdir("/proc/self/fd")
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out:
-        with tempfile.TemporaryFile() as err:
-            stdin.write(given)
-            stdin.flush()
-            stdin.seek(0)
-            own = {str(stream.fileno()) for stream in (stdin, out, err)}
-            for descriptor, stream in enumerate((stdin, out, err)):
-                os.dup2(stream.fileno(), descriptor)
-            try:
-                status = main.run(name, [str(argument) for argument in arguments])
-            finally:
-                for descriptor, copy in enumerate(saved):
-                    os.dup2(copy, descriptor)
-                    os.close(copy)
-                # A command ends with its process, which closes what it holds; this one goes on.
-                for left in set(os.listdir("/proc/self/fd")).difference(known, own):
-                    _close(int(left))
-            out.seek(0)
-            err.seek(0)
-            return Finished(status, out.read(), err.read())
+    with (
+        tempfile.TemporaryFile() as stdin,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        stdin.write(given)
+        stdin.flush()
+        stdin.seek(0)
+        own = {str(stream.fileno()) for stream in (stdin, out, err)}
+        for descriptor, stream in enumerate((stdin, out, err)):
+            os.dup2(stream.fileno(), descriptor)
+        try:
+            status = main.run(name, [str(argument) for argument in arguments])
+        finally:
+            for descriptor, copy in enumerate(saved):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            # A command ends with its process, which closes what it holds; this one goes on.
+            for left in set(os.listdir("/proc/self/fd")).difference(known, own):
+                _close(int(left))
+        out.seek(0)
+        err.seek(0)
+        return Finished(status, out.read(), err.read())
 
 
 def _close(descriptor: int) -> None:
@@ -71,12 +74,19 @@ def _close(descriptor: int) -> None:
         pass
 
 
+def start_here(arguments: list[str]) -> int:
+    """Replace this process by a fresh one that runs a command line; for a forked child."""
+    os.execv(sys.executable, [sys.executable, *_START, *arguments])
+
+
+_CODE = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from smtpctl import main; "
+_START = ("-ISBc", _CODE + "sys.argv[0] = 'smtpctl'; sys.exit(main())")
+
+
 def start(*arguments: object, **more: Any) -> Finished:
     """Run a command line in a fresh process, the way the archive starts it."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from smtpctl import main; "
-    code += "sys.argv[0] = 'smtpctl'; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-ISBc", code, *map(str, arguments)],
+        [sys.executable, *_START, *map(str, arguments)],
         check=False,
         capture_output=True,
         timeout=_PATIENCE_SECONDS,

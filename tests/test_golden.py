@@ -5,11 +5,16 @@ Offline listings of the original are in the order of the file system: they are c
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import os
 import pathlib
+import pty
 import re
+import select
+import subprocess
+import tempfile
 from typing import TYPE_CHECKING, Optional
 
 import pytest
@@ -17,7 +22,7 @@ import pytest
 from tests import golden, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
 SPOOLS = [
     (version, name)
@@ -50,7 +55,7 @@ def key_options(key: Optional[str], directory: pathlib.Path) -> list[object]:
 
 
 def listed(evpid: str, plain: bytes) -> bytes:
-    """Make the line of one undamaged envelope from its text, as spool.md 9.3 describes it."""
+    """Make the line of one undamaged envelope from its text, without our code."""
     lines = [line.partition(b": ") for line in plain.splitlines()]
     values = {name.decode(): value for name, _, value in lines}
     sockaddr = values.get("sockaddr", b"")
@@ -199,8 +204,7 @@ DAMAGES: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
         0,
         (
             (ENVELOPE, "listed, but the last line has no line end: the file may be cut"),
-            (ENVELOPE, "listed, but field sockaddr: '192.0.2' is not a client address"),
-            (ENVELOPE, "listed, but it lacks sender, rcpt, dest, ctime"),
+            (ENVELOPE, "listed, but it lacks rcpt, dest, ctime"),
         ),
     ),
     "cut-at-line": (0, ((ENVELOPE, "listed, but it lacks sender, rcpt, dest, ctime"),)),
@@ -291,6 +295,14 @@ DAMAGES: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
 }
 # The same where a version differs: format 2 is what 5.7.3 writes.
 DIFFERENT: dict[tuple[str, str], tuple[int, tuple[tuple[str, str], ...]]] = {
+    ("7.8", "half-envelope"): (
+        0,
+        (
+            (ENVELOPE, "listed, but the last line has no line end: the file may be cut"),
+            (ENVELOPE, "listed, but field sockaddr: '192.0.2' is not a client address"),
+            (ENVELOPE, "listed, but it lacks sender, rcpt, dest, ctime"),
+        ),
+    ),
     ("5.7.3", "version-1"): (0, NOTHING),  # it reads that one too
     ("5.7.3", "sockaddr-brackets"): (
         0,
@@ -337,8 +349,6 @@ def test_damaged_spool(case: golden.Case, directory: pathlib.Path) -> None:
     spool = extract(case.stored, directory)
     key = key_options(case.golden.key, directory)
     lost, said = DIFFERENT.get((case.golden.version, case.damage), DAMAGES[case.damage])
-    if case.damage == "half-envelope" and case.golden.version != "5.7.3":
-        said = (said[0], (ENVELOPE, "it lacks rcpt, dest, ctime"))  # it was cut further on
     if case.damage == "mode-000" and os.getuid():
         lost, said = 1, ((ENVELOPE, "Permission denied"),)
     ours = running.run("show", "queue", "--spool", spool, *key)
@@ -357,9 +367,9 @@ def test_damaged_spool(case: golden.Case, directory: pathlib.Path) -> None:
             assert line == listed(line[:16].decode(), plain)
     archived = running.run("show", "queue", "--spool", case.stored.tar, *key)
     assert archived._replace(err=b"") == ours._replace(err=b"")
-    assert [line.replace(f"{case.stored.tar}: smtpd", str(spool)) for line in archived.warnings] == (
-        ours.warnings
-    )
+    assert [
+        line.replace(f"{case.stored.tar}: smtpd", str(spool)) for line in archived.warnings
+    ] == (ours.warnings)
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
@@ -375,20 +385,186 @@ def test_objects_of_damaged_spool(case: golden.Case, directory: pathlib.Path) ->
         assert (ours.status == 0) == (ours.err == b"") or b"daemons pass it over" in ours.err
         if command.status == 0 and ours.status == 0:
             assert command.printed.matches(ours.out)
-        elif command.status == 0:
-            assert_refused_rightly(case, command, ours)
+        elif command.status == 0 and (case.damage, command.words[1]) in REFUSED:
+            assert REFUSED[case.damage, command.words[1]] in ours.warnings[-1]
+        elif command.status == 0:  # it shows what it has, and says what is wrong
+            assert command.printed.matches(ours.out)
         elif "key>" not in command.said:  # what it printed before it found the damage, and more
             assert ours.out.startswith(command.printed.octets or b"")
         if ours.status and command.words[1] == "message":
             assert BODIES[case.damage] in ours.warnings[-1]
 
 
-def assert_refused_rightly(
-    case: golden.Case, command: golden.Command, ours: running.Finished
+# What the original shows because it does not look at it.
+REFUSED = {("symlink", "envelope"): "a symbolic link: not followed"}
+
+
+def own_copy(stored: golden.Stored, directory: pathlib.Path) -> pathlib.Path:
+    """Unpack a spool where another user can read it: one who owns it, but not root."""
+    directory.chmod(0o755)
+    spool = stored.extract(directory)
+    if os.getuid() == 0:
+        for path in [spool, *spool.rglob("*")]:
+            os.chown(path, running.NOBODY, running.NOBODY, follow_symlinks=False)
+    return spool
+
+
+@pytest.fixture
+def open_directory() -> Iterator[pathlib.Path]:
+    """Give a directory that every user can pass through, which pytest's are not."""
+    with tempfile.TemporaryDirectory() as name:
+        yield pathlib.Path(name)
+
+
+@pytest.mark.parametrize("version", golden.VERSIONS)
+def test_envelope_without_permissions_to_an_ordinary_user(
+    version: str, open_directory: pathlib.Path
 ) -> None:
-    """The original shows a file without looking at it; say why ours does not."""
-    assert (case.damage, command.words[1]) in REFUSED
-    assert any(reason in ours.warnings[-1] for reason in REFUSED[case.damage, command.words[1]])
+    case = next(
+        case for case in CASES if (case.golden.version, case.damage) == (version, "mode-000")
+    )
+    spool = own_copy(case.stored, open_directory)
+
+    def look() -> bytes:
+        ours = running.run("show", "queue", "--spool", spool)
+        assert (ours.status, len(ours.lines), len(ours.warnings)) == (1, 3, 1)
+        return ours.err
+
+    said = running.in_child(look, running.NOBODY).decode()
+    assert re.fullmatch(f"smtpctl: {spool}/{ENVELOPE}: Permission denied\n", said)
 
 
-REFUSED: dict[tuple[str, str], tuple[str, ...]] = {}
+def test_queue_without_permissions_to_an_ordinary_user(open_directory: pathlib.Path) -> None:
+    spool = own_copy(golden.load("6.8", "local-1").stored, open_directory)
+    (spool / "queue").chmod(0)
+
+    def look() -> bytes:
+        ours = running.run("show", "queue", "--spool", spool)
+        assert (ours.status, ours.out) == (1, b"")
+        return ours.err
+
+    said = running.in_child(look, running.NOBODY).decode()
+    assert said == f"smtpctl: {spool}/queue: Permission denied\n"
+    (spool / "queue").chmod(0o700)
+
+
+# --- what lies outside of queue/
+
+
+@pytest.mark.parametrize("part", ["down", "crash", "purge"])
+@pytest.mark.parametrize(("version", "name"), OFFLINE)
+def test_all_parts_of_a_spool(version: str, name: str, part: str, directory: pathlib.Path) -> None:
+    said = load(version, name)
+    stored = golden.Stored(golden.SPOOLS / version / f"{name}-{part}.tar.gz")
+    spool = extract(stored, directory)
+    queue = running.run("show", "queue", "--spool", spool)
+    theirs = golden.read_commands(said.content[part]["commands"], stored)
+    listing = next(command.printed for command in theirs if command.words == ("show", "queue"))
+    assert (queue.status, queue.lines) == (0, sorted(lines_of(listing)))
+    ours = running.run("show", "queue", "--all", "--spool", spool)
+    assert ours == running.run("show", "queue", "--all", "--spool", stored.tar)._replace(
+        err=ours.err
+    )
+    rows = [line.split(b"|") for line in ours.lines]
+    found = collections.Counter((row[11].decode(), row[0].decode()) for row in rows)
+    empty = 0
+    for path, octets in stored.files.items():
+        parts = path.split("/")
+        evpid = parts[-1] if len(parts[-1]) == 16 else f"{parts[-1]:0<16}"
+        state = "offline" if parts[1] == "queue" else parts[1]
+        if parts[1] == "offline":
+            empty += not octets
+        elif parts[-1] != "message":
+            assert found[state, evpid] == 1, path
+    assert len(ours.warnings) == empty
+    assert all("the file is empty" in warning for warning in ours.warnings)
+    assert ours.status == (1 if empty else 0)
+
+
+@pytest.mark.parametrize(("version", "name"), OFFLINE)
+def test_mail_handed_in_while_the_daemon_was_down(
+    version: str, name: str, directory: pathlib.Path
+) -> None:
+    stored = golden.Stored(golden.SPOOLS / version / f"{name}-down.tar.gz")
+    ours = running.run(
+        "show", "queue", "--bucket", "offline", "--spool", extract(stored, directory)
+    )
+    rows = [line.split(b"|") for line in ours.lines]
+    listed_now = sorted((row[4].decode(), row[5].decode()) for row in rows)
+    wanted = []
+    for run in load(version, name).content["enqueued"]:
+        words = run["argv"][1:]
+        sender = words[words.index("-f") + 1] if "-f" in words else "@"
+        recipients = [word for word in words[-2:] if "@" in word or word == "root"]
+        if words == ["-t"] and run["rc"] == 75:  # from the header
+            text = next(text for text in stored.files.values() if text.startswith(b"-t\n"))
+            recipients = re.findall(r"^To: (\S+)$", text.decode(), re.MULTILINE)
+        wanted += [(sender, word if "@" in word else f"{word}@") for word in recipients]
+    assert listed_now == sorted(wanted)
+    assert {row[7] for row in rows} == {
+        path.name.partition(".")[0].encode()
+        for path in map(pathlib.PurePath, stored.files)
+        if path.parts[1] == "offline"
+    }
+
+
+# --- in processes of their own
+
+
+@pytest.mark.parametrize("version", golden.VERSIONS)
+def test_in_a_fresh_process(version: str, directory: pathlib.Path) -> None:
+    said = load(version, "compress-encrypt-1")
+    spool = extract(said.stored, directory)
+    key = key_options(said.key, directory)
+    here = running.run("show", "queue", "--spool", spool, *key)
+    assert running.start("show", "queue", "--spool", spool, *key) == here
+    archive = said.stored.tar.read_bytes()
+    assert running.start("show", "queue", "--spool", "-", *key, input=archive) == here
+    given = {"SMTPCTL_QUEUE_KEY": said.key or ""}
+    assert running.start("show", "queue", "--spool", spool, env=given) == here
+    without = running.start("show", "queue", "--spool", spool, env={}, stdin=subprocess.DEVNULL)
+    assert (without.status, without.out) == (1, b"")
+    assert len(without.warnings) == len(said.stored.envelopes)
+    assert all("encrypted, and no queue key was given" in line for line in without.warnings)
+
+
+@pytest.mark.parametrize("version", golden.VERSIONS)
+def test_key_typed_at_a_terminal(version: str, directory: pathlib.Path) -> None:
+    said = load(version, "encrypt-1")
+    spool = extract(said.stored, directory)
+    for command in said.commands("offline_with_key_typed")[:1]:
+        arguments = [*map(str, command.words), "--spool", str(spool)]
+        shown = at_terminal(arguments, [b"short\n", (said.key or "").encode() + b"\n"])
+        prompts, _, rest = shown.rpartition(b"queue key: \n")
+        assert prompts == (
+            b"queue key: \nsmtpctl: the queue key must be 32 octets, this one has 5\n"
+        )
+        assert command.printed.octets == b"key> \n" + rest
+        wrong = at_terminal(arguments, [b"x" * 32 + b"\n"])
+        assert WRONG_TAG.encode() in wrong
+        assert b"x" * 32 not in wrong
+
+
+def at_terminal(arguments: list[str], typed: list[bytes]) -> bytes:
+    """Run a command line with a terminal of its own, typing at each prompt; give what it shows."""
+    pid, terminal = pty.fork()
+    if not pid:
+        try:
+            os._exit(running.start_here(arguments))
+        finally:
+            os._exit(99)
+    shown = b""
+    answers = iter(typed)
+    while True:
+        if not select.select([terminal], [], [], 20)[0]:
+            break
+        try:
+            octets = os.read(terminal, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        shown += octets
+        if shown.endswith(b"queue key: "):
+            os.write(terminal, next(answers, b"\n"))
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return shown.replace(b"\r\n", b"\n")

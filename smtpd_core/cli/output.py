@@ -105,14 +105,14 @@ class Output:
         """Show a line that the next output replaces; only on a terminal."""
         if self.error_terminal:
             shown = text.escape(line)[: self.columns() - 1]
+            self.progress_shown = True  # before it is: an interrupt may come in between
             self._error(b"\r" + text.encode(shown) + b"\x1b[K")
-            self.progress_shown = True
 
     def clear_progress(self) -> None:
         """Take the progress line away."""
         if self.progress_shown:
-            self.progress_shown = False
             self._error(b"\r\x1b[K")
+            self.progress_shown = False
 
     def _error(self, octets: bytes) -> None:
         try:

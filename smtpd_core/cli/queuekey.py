@@ -21,18 +21,26 @@ _KEY_FILE_OCTETS_MAX = 4096
 def load_key(context: Context) -> Optional[Key]:
     """Get the key from --key-file, the environment, or whoever sits at the terminal.
 
-    None when there is nobody to ask. Raises AccessError for a file that cannot be read and
-    CodecError for a key that is not 32 octets; neither shows the key.
+    None when there is nobody to ask. Raises AccessError for a file that cannot be read and for a
+    key that is not 32 octets, which is no fault of the object that is to be opened with it.
     """
-    from smtpd_core.queue.codec import parse_key
-
     path = context.options.text("key-file")
     if path is not None:
-        return parse_key(_read_file(path, context.stdin_fd))
+        name = "standard input" if path == "-" else path
+        return _parse(_read_file(path, context.stdin_fd), f"key file {name}: ")
     said = context.environ.get(ENVIRONMENT)
     if said:
-        return parse_key(os.fsencode(said))
+        return _parse(os.fsencode(said), f"{ENVIRONMENT}: ")
     return _ask(context)
+
+
+def _parse(octets: bytes, source: str) -> Key:
+    from smtpd_core.queue.codec import CodecError, parse_key
+
+    try:
+        return parse_key(octets)
+    except CodecError as error:
+        raise AccessError(f"{source}{error}") from None
 
 
 def is_repeatable(context: Context) -> bool:
@@ -72,7 +80,6 @@ def _ask(context: Context) -> Optional[Key]:
     if not _can_ask(context):
         return None
     from smtpd_core.cli.terminal import ask_secrets
-    from smtpd_core.queue.codec import CodecError, parse_key
 
     context.output.flush()
     context.output.clear_progress()
@@ -81,8 +88,8 @@ def _ask(context: Context) -> Optional[Key]:
         if not answers:
             return None
         try:
-            return parse_key(answers[0])
-        except CodecError as error:
+            return _parse(answers[0], "")
+        except AccessError as error:
             if attempt == _PROMPTS:
                 raise
             context.warn(str(error))

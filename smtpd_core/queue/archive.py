@@ -45,10 +45,11 @@ class ArchiveSource:
 
     parallel = False
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int, kept_max: int = KEPT_OCTETS_MAX) -> None:
         """Take over a descriptor at its beginning; `-` as path is standard input."""
         self.path = "standard input" if path == "-" else path
         self._descriptor = descriptor
+        self._kept_max = kept_max
         self._begun = False
 
     def _members(self) -> Iterator[Union[tar.Member, tar.Damage]]:
@@ -73,7 +74,7 @@ class ArchiveSource:
         for damage in self._take_members(kept, frozenset(unit.names)):
             if damage is not None:
                 yield damage
-            elif kept.octets > KEPT_OCTETS_MAX:
+            elif kept.octets > self._kept_max:
                 yield Unreadable(self.path, "too many envelopes to sort: more follow behind these")
                 yield from kept.release()
         kept.judge()
@@ -106,8 +107,9 @@ class ArchiveSource:
         """Find the body of a message and open it there; None when there is none."""
         wanted = frozenset(buckets)
         damage = ""
+        members = self._members()
         try:
-            for member in self._members():
+            for member in members:
                 if isinstance(member, tar.Damage):
                     damage = damage or f"octet {member.offset}: {member.reason}"
                     continue
@@ -116,7 +118,7 @@ class ArchiveSource:
                 if place is None or place.kind != layout.MESSAGE or place.bucket not in wanted:
                     continue
                 if place.msgid == msgid:
-                    return ArchiveBody(f"{self.path}: {path}", member.read)
+                    return ArchiveBody(f"{self.path}: {path}", member.read, members)
         except FormatError as error:
             damage = damage or str(error)
         if damage:  # where the message may have been
@@ -136,11 +138,12 @@ _KINDS = {
 class ArchiveBody:
     """The body of a message in an archive, which can be read once; see sources.StoredBody."""
 
-    __slots__ = ("_head", "_read", "path")
+    __slots__ = ("_archive", "_head", "_read", "path")
 
-    def __init__(self, path: str, read: Callable[[int], bytes]) -> None:
-        """Read through the member that is the body."""
+    def __init__(self, path: str, read: Callable[[int], bytes], archive: Iterator[object]) -> None:
+        """Read through the member that is the body, while the walk of its archive is held."""
         self.path = path
+        self._archive = archive  # which closes the stream when nobody holds it any more
         self._read = read
         self._head = read(_PIECE)
 

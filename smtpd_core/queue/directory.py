@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Optional, Union
 
+# To pass through a directory that may not be listed.
+_PASS_FLAGS = getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_CLOEXEC
+
 
 class OpenBody:
     """The body of a message in a file; see sources.StoredBody."""
@@ -75,21 +78,29 @@ class DirectorySource:
         Raises AccessError when it cannot be read, or is no part of a spool.
         """
         self.path = path
+        refusal: Optional[OSError] = None
         try:
             self._fd = open_below(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW, None)
         except OSError as error:
-            raise AccessError(f"{path}: {why(error)}") from None
-        self._shape = self._find_shape()
+            refusal = error
+            try:
+                self._fd = os.open(path, _PASS_FLAGS)
+            except OSError:
+                raise AccessError(f"{path}: {why(error)}") from None
+        self._shape = self._find_shape(refusal)
 
-    def _find_shape(self) -> str:
-        """Tell a `spool`, one of its buckets, a `sub-bucket` of queue/, and a `message`."""
+    def _find_shape(self, refusal: Optional[OSError]) -> str:
+        """Tell a `spool`, one of its buckets, a `sub-bucket` of queue/, and a `message`.
+
+        A spool is 0711: whoever owns its queue/ can pass through it, though not list it.
+        """
         try:
             with os.scandir(self._fd) as entries:
                 names = {entry.name for entry in entries}
         except OSError as error:
-            if self._has_queue():  # 0711: it may be passed through, not listed
+            if self._has_queue():
                 return "spool"
-            raise AccessError(f"{self.path}: {why(error)}") from None
+            raise AccessError(f"{self.path}: {why(refusal or error)}") from None
         own = os.path.basename(os.path.realpath(self.path))
         for shape, recognised in (
             ("spool", not names.isdisjoint(layout.BUCKETS)),
@@ -231,7 +242,7 @@ class DirectorySource:
         skipped = {"spool": 0, "queue": 1, "sub-bucket": 2}.get(self._shape)
         if skipped is None:
             return []
-        return [tuple(path.split("/")[skipped:]) for path in paths]
+        return list(dict.fromkeys(tuple(path.split("/")[skipped:]) for path in paths))
 
     def open_message(self, msgid: int, buckets: Iterable[str]) -> Optional[OpenBody]:
         """Open the body of a message: where it ought to be, or else anywhere in the buckets.

@@ -101,11 +101,13 @@ def _judge(entry: Entry, parsed: Parsed) -> None:
 def unwrap(octets: bytes, key: KeySource) -> tuple[bytes, str, str]:
     """Undo compression and encryption of an envelope; give its text and its form.
 
-    Of damaged gzip data, gives what can be had of the text and, at last, what is wrong; that is
-    empty otherwise. Raises CodecError when nothing can be had.
+    Of damaged gzip data, and of a file that is too large, gives what can be had of the text and,
+    at last, what is wrong; that is empty otherwise. Raises CodecError when nothing can be had.
     """
     if not octets.startswith(_WRAPPED):
-        return octets, "plain", ""
+        wrong = f"too large: only its first {ENVELOPE_OCTETS_MAX} octets were read"
+        fits = len(octets) <= ENVELOPE_OCTETS_MAX
+        return octets[:ENVELOPE_OCTETS_MAX], "plain", "" if fits else wrong
     from smtpd_core.queue import codec
 
     wanted = key() if octets[:1] == b"\x01" else None

@@ -76,7 +76,7 @@ def _number(name: str, digits: int) -> int:
         number = int(name, 16)
     except ValueError:
         return 0
-    return number if f"{number:0{digits}x}" == name else 0
+    return number if len(name) == digits and f"{number:0{digits}x}" == name else 0
 
 
 def wrong_bucket(msgid: int, bucket: str) -> Optional[str]:
