@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smtpd_core.cli import main
@@ -42,29 +41,24 @@ def run(*arguments: object, name: str = "smtpctl", given: bytes = b"") -> Finish
     """Run a command line here, over files in place of the three standard descriptors."""
     saved = [os.dup(descriptor) for descriptor in range(3)]
     known = os.listdir("/proc/self/fd")
-    with (
-        tempfile.TemporaryFile() as stdin,
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as err,
-    ):
-        stdin.write(given)
-        stdin.flush()
-        stdin.seek(0)
-        own = {str(stream.fileno()) for stream in (stdin, out, err)}
-        for descriptor, stream in enumerate((stdin, out, err)):
-            os.dup2(stream.fileno(), descriptor)
-        try:
-            status = main.run(name, [str(argument) for argument in arguments])
-        finally:
-            for descriptor, copy in enumerate(saved):
-                os.dup2(copy, descriptor)
-                os.close(copy)
-            # A command ends with its process, which closes what it holds; this one goes on.
-            for left in set(os.listdir("/proc/self/fd")).difference(known, own):
-                _close(int(left))
-        out.seek(0)
-        err.seek(0)
-        return Finished(status, out.read(), err.read())
+    files = [os.memfd_create(stream) for stream in ("stdin", "stdout", "stderr")]
+    os.write(files[0], given)
+    os.lseek(files[0], 0, os.SEEK_SET)
+    for descriptor, file in enumerate(files):
+        os.dup2(file, descriptor)
+    try:
+        status = main.run(name, [str(argument) for argument in arguments])
+    finally:
+        for descriptor, copy in enumerate(saved):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        # A command ends with its process, which closes what it holds; this one goes on.
+        for left in set(os.listdir("/proc/self/fd")).difference(known, map(str, files)):
+            _close(int(left))
+    out, err = (os.pread(file, os.fstat(file).st_size, 0) for file in files[1:])
+    for file in files:
+        os.close(file)
+    return Finished(status, out, err)
 
 
 def _close(descriptor: int) -> None:

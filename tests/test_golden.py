@@ -34,9 +34,12 @@ OFFLINE = [(version, f"offline-{n}") for version in golden.VERSIONS for n in (1,
 WRITERS = {"5.7.3": 2, "6.8": 3, "7.8": 3}  # the format each version writes
 
 
-@pytest.fixture(scope="session")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("spools")
+@pytest.fixture(scope="module")
+def directory() -> Iterator[pathlib.Path]:
+    """Give a directory for thousands of small files: in memory, where there is one."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield pathlib.Path(name)
 
 
 def extract(stored: golden.Stored, directory: pathlib.Path) -> pathlib.Path:

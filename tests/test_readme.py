@@ -35,7 +35,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def timeless(text: str) -> str:
     """Take out what depends on when and where the command runs."""
-    return _COUNTS.sub(r"\1 ...", _ZONE.sub("since ...", _AGE.sub("  (age) ", text)))
+    return _AGE.sub("  (age) ", _ZONE.sub("since ...", _COUNTS.sub(r"\1 ...", text)))
 
 
 @pytest.mark.parametrize(("command", "expected"), BLOCKS, ids=[block[0] for block in BLOCKS])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _YEAR_10000 = 253402300800
 _NOTIFY = ((1, "success"), (2, "failure"), (4, "delay"), (8, "never"))
-_MTA_FLAGS = fields.RELAY_FLAGS + fields.RELAY_FLAGS_521
+_MTA_FLAGS = tuple(dict.fromkeys(fields.RELAY_FLAGS + fields.RELAY_FLAGS_521))
 
 
 def format_utc(seconds: int) -> str:

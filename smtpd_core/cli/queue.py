@@ -112,10 +112,8 @@ def _selected(
     if "queue" in rest:
         found = False
         for item in _matching(source.walk_message(selector.msgid, details), selector, source.path):
-            if isinstance(item, Unreadable):
-                told.add(item.path)
-            else:
-                found = True
+            told.add(item.path)
+            found = found or not isinstance(item, Unreadable)
             yield item
         if found:
             rest.remove("queue")

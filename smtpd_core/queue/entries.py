@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smtpd_core import text
-from smtpd_core.errors import FormatError
+from smtpd_core.errors import FormatError, LocalError
 from smtpd_core.queue.envelope import Envelope, EnvelopeError, parse_envelope
 from smtpd_core.queue.layout import ENVELOPE_OCTETS_MAX
 from smtpd_core.queue.releases import common_refusal, readers
@@ -120,16 +120,58 @@ def unwrap(octets: bytes, key: KeySource) -> tuple[bytes, str, str]:
         return plain, form, str(error)
 
 
+class _Once:
+    """Octets that are read once; see codec.Stored."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, octets: bytes) -> None:
+        self._rest = octets
+
+    def read(self, size: int) -> bytes:
+        octets, self._rest = self._rest[:size], self._rest[size:]
+        return octets
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, offset: int) -> int:
+        raise LocalError(f"seek({offset}) on what said that it cannot")
+
+
+class _InMemory:
+    """Octets as codec.Stored."""
+
+    __slots__ = ("_octets", "_position")
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        """Give the next octets; none at the end."""
+        octets = self._octets[self._position : self._position + size]
+        self._position += len(octets)
+        return octets
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seek(self, offset: int) -> int:
+        """Continue at another place."""
+        self._position = offset
+        return offset
+
+
 def _salvage(octets: bytes, key: Optional[Key]) -> tuple[bytes, str]:
     """Read an envelope as bodies are read, which gives what comes before the damage."""
-    import io
-
     from smtpd_core.queue import codec
 
     found = b""
     form = ""
     try:
-        pieces, form = codec.decode_message(io.BytesIO(octets), key)
+        pieces, form = codec.decode_message(_Once(octets), key)
         for piece in pieces:
             found += piece
             if len(found) > ENVELOPE_OCTETS_MAX:
