@@ -107,13 +107,6 @@ class Listing:
                 self._consume(kind, step)
         self._context.output.write(text.encode(self._form.tail()))
 
-    def print(self, items: Iterable[Union[Item, Unreadable]]) -> None:
-        """Print given items in their order."""
-        self._context.output.write(text.encode(self._form.head()))
-        for kind, step in self._steps_of(items):
-            self._consume(kind, step)
-        self._context.output.write(text.encode(self._form.tail()))
-
     def _shareable(self, units_left: int) -> bool:
         return (
             self._source.parallel
