@@ -82,10 +82,10 @@ def format_size(octets: int) -> str:
     if octets < 1024:
         return str(octets)
     value = float(octets)
-    for unit in "kmgt":
+    for unit in "kmgtpe":
         value /= 1024
         if value < 9.95:
             return f"{value:.1f}{unit}"
         if value < 1023.5:
             return f"{value:.0f}{unit}"
-    return f"{value:.0f}p"
+    return f"{value:.0f}e"
