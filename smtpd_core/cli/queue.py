@@ -145,7 +145,7 @@ def _ordered(context: Context, entries: Iterator[Entry], limit: int) -> Iterable
 
         by = SORT_KEYS[key or "id"]
         ordered = sorted(
-            entries,
+            map(_lighten, entries),
             key=lambda entry: (by(entry), entry.evpid),
             reverse=context.options.flag("reverse"),
         )
@@ -153,6 +153,12 @@ def _ordered(context: Context, entries: Iterator[Entry], limit: int) -> Iterable
         return ordered
     # In this order: what is not shown is not read either, and nothing is said about it.
     return (entry for _, entry in zip(range(limit), ordered))
+
+
+def _lighten(entry: Entry) -> Entry:
+    """Let go of the stored octets of an entry that has to wait for all others."""
+    entry.item.octets = b""
+    return entry
 
 
 def _print_totals(context: Context, entries: Iterable[Entry], limit: int) -> None:
