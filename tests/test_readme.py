@@ -52,3 +52,7 @@ def test_shown_output_is_real(command: str, expected: str, directory: Path) -> N
 
 def test_there_is_a_rescue_to_see() -> None:
     assert len(BLOCKS) >= 4
+
+
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert not re.findall(r"^[A-Z]{3,}$", (ROOT / "README.md").read_text(), re.MULTILINE)

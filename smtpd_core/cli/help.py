@@ -132,7 +132,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "schedule": (("smtpctl schedule all", "try everything now"),),
     "remove": (("smtpctl remove 1a2b3c4d", "one message, for all its recipients"),),
     "encrypt": (
-        ("smtpctl encrypt", "type passwords, one a line; ps shows none of them"),
+        ("smtpctl encrypt", "type a password, twice; neither the screen nor ps shows it"),
         ("smtpctl encrypt -- -secret", "a password that begins with a dash"),
     ),
     "help": (

@@ -160,7 +160,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Options]:
 
 
 def parse_mailq(arguments: list[str]) -> tuple[list[str], Options]:
-    """Keep the long options of a command line of mailq; all else is ignored, as ever.
+    """Keep our options of a command line of mailq; all else is ignored, as ever.
 
     Raises UsageError: a long option misspelt must not show another queue than the one meant.
     """
@@ -169,7 +169,7 @@ def parse_mailq(arguments: list[str]) -> tuple[list[str], Options]:
     for argument in rest:
         if argument == "--":
             break
-        if argument[:2] == "--":
+        if argument[:2] == "--" or argument in SHORT:
             _parse_option(argument, rest, options)
     return [], options
 
@@ -188,4 +188,6 @@ def _parse_option(argument: str, rest: Iterator[str], options: Options) -> None:
         value = next(rest, "--")
         if value[:2] == "--":  # a value that was forgotten, or one that needs the other spelling
             raise UsageError(f"{name} needs a value, as in {name}={option.metavar}")
+    if not value and option.group == WHERE:  # a variable that was not set; not the host's own
+        raise UsageError(f"{name} needs a value, as in {name}={option.metavar}")
     options.put(option, value)

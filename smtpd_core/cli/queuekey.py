@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from smtpd_core.errors import AccessError
 
@@ -47,7 +48,10 @@ def is_repeatable(context: Context) -> bool:
     """Tell whether two processes can each load the key: not from a terminal or a pipe."""
     path = context.options.text("key-file")
     if path is not None:
-        return path != "-"
+        try:
+            return path != "-" and stat.S_ISREG(os.stat(path).st_mode)
+        except OSError:
+            return False
     return bool(context.environ.get(ENVIRONMENT)) or not _can_ask(context)
 
 

@@ -139,31 +139,6 @@ class _Once:
         raise LocalError(f"seek({offset}) on what said that it cannot")
 
 
-class _InMemory:
-    """Octets as codec.Stored."""
-
-    __slots__ = ("_octets", "_position")
-
-    def __init__(self, octets: bytes) -> None:
-        self._octets = octets
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        """Give the next octets; none at the end."""
-        octets = self._octets[self._position : self._position + size]
-        self._position += len(octets)
-        return octets
-
-    def seekable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def seek(self, offset: int) -> int:
-        """Continue at another place."""
-        self._position = offset
-        return offset
-
-
 def _salvage(octets: bytes, key: Optional[Key]) -> tuple[bytes, str]:
     """Read an envelope as bodies are read, which gives what comes before the damage."""
     from smtpd_core.queue import codec

@@ -59,13 +59,15 @@ def parse_submission(head: bytes) -> Submission:
 
 
 def _read_arguments(submission: Submission) -> None:
-    """Understand the arguments as the original's getopt does."""
+    """Understand the arguments as the original's getopt does: options may stand anywhere."""
     arguments = iter(submission.arguments)
     for argument in arguments:
-        if argument == "--" or not argument.startswith("-") or argument == "-":
-            rest = list(arguments)
-            submission.recipients += ([] if argument == "--" else [argument]) + rest
+        if argument == "--":
+            submission.recipients += arguments
             return
+        if not argument.startswith("-") or argument == "-":
+            submission.recipients.append(argument)
+            continue
         letters = argument[1:]
         while letters:
             letter, letters = letters[0], letters[1:]

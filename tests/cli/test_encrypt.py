@@ -1,3 +1,5 @@
+"""The command `encrypt`: arguments, lines, terminals."""
+
 from __future__ import annotations
 
 import os

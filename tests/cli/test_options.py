@@ -124,3 +124,15 @@ def test_any_arguments_are_parsed_or_refused(arguments: list[str]) -> None:
         return
     assert set(words) <= set(arguments)
     assert options.parse(["--", *arguments])[0] == arguments
+
+
+@pytest.mark.parametrize("name", ["--spool", "--root", "--key-file"])
+def test_a_place_is_never_empty(name: str) -> None:
+    for arguments in ([f"{name}="], [name, ""]):
+        with pytest.raises(UsageError, match="needs a value"):
+            options.parse(["show", "queue", *arguments])
+
+
+def test_mailq_has_the_short_options_that_its_help_names() -> None:
+    assert options.parse_mailq(["-h", "-v", "word"])[1].flag("help")
+    assert options.parse_mailq(["-V"])[1].flag("version")

@@ -98,3 +98,9 @@ def test_files_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
     os.close(closed.stdin_fd)
     with pytest.raises(AccessError, match="key file standard input: Bad file descriptor"):
         load_key(closed)
+
+
+def test_a_pipe_is_read_by_one_process_only(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_repeatable(context(tmp_path / "pipe"))
+    assert not is_repeatable(context(tmp_path / "nowhere"))

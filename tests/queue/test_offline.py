@@ -96,3 +96,13 @@ def test_a_hostile_header_is_read_in_time() -> None:
     for header in (b"(" * 65000, b'"' * 65000, b"," * 65000, b"<" * 65000, b"x" * 65000):
         parse_submission(b"-t\nTo: " + header + b"\n")
         parse_submission(b"-t\nTo: x" + b"\n " * 32000)
+
+
+def test_options_behind_recipients_are_options() -> None:
+    submission = parse_submission(b"bob@x.org|-f|a@b.c|-i\nSubject: x\n\n")
+    assert (submission.sender, submission.recipients) == ("a@b.c", ["bob@x.org"])
+
+
+def test_nothing_is_an_option_behind_the_end_of_options() -> None:
+    submission = parse_submission(b"-f|a@b.c|--|-f|bob@x.org\n\n")
+    assert (submission.sender, submission.recipients) == ("a@b.c", ["-f", "bob@x.org"])

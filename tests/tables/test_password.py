@@ -1,3 +1,5 @@
+"""Hashing and verifying: published vectors, the host's own crypt, hostile hashes."""
+
 from __future__ import annotations
 
 import ctypes
