@@ -22,16 +22,19 @@ if TYPE_CHECKING:
         details: bool  # whether it shows times and sizes of files
         fast: bool  # whether format_fast makes its rows too
         safe: bool  # whether its rows can go to a terminal as they are
-        stateless: bool  # whether each row is the same whatever came before it
+        separator: str  # what stands between rows
 
         def head(self) -> str:
-            """Give what comes before the first row."""
+            """Give what comes first, even if no row follows."""
+
+        def heading(self) -> str:
+            """Give what comes before the first row, if there is one."""
 
         def row(self, entry: Entry) -> str:
-            """Give one entry, line ends included."""
+            """Give one entry, the same whatever came before it."""
 
-        def tail(self) -> str:
-            """Give what comes after the last row."""
+        def tail(self, rows: bool) -> str:
+            """Give what comes last; whether there were rows is told."""
 
 
 _FLAG_NAMES = (
@@ -107,9 +110,13 @@ class Classic:
     details = False
     fast = True
     safe = False
-    stateless = True
+    separator = ""
 
     def head(self) -> str:
+        """Give nothing."""
+        return ""
+
+    def heading(self) -> str:
         """Give nothing."""
         return ""
 
@@ -117,6 +124,6 @@ class Classic:
         """Give the line."""
         return format_line(entry) + "\n"
 
-    def tail(self) -> str:
+    def tail(self, rows: bool) -> str:  # noqa: ARG002  (all formats are asked alike)
         """Give nothing."""
         return ""

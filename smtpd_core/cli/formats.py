@@ -1,6 +1,6 @@
 """The formats of a queue listing beside the classic line: json, json-pretty, csv, table.
 
-Each is a class with head(), row(entry) and tail(), which give text. Machine formats carry
+Each is a class as classic.Format describes it, whose methods give text. Machine formats carry
 `schema` numbers: within one, fields may be added; none disappears, and none changes its meaning.
 """
 
@@ -12,6 +12,7 @@ from smtpd_core import ids, text, units
 from smtpd_core.cli.classic import Classic
 from smtpd_core.queue import fields
 from smtpd_core.queue.envelope import ATTRIBUTES
+from smtpd_core.queue.releases import RELEASES, refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,9 +73,29 @@ def describe(entry: Entry) -> dict[str, Any]:
     facts["mta_relay_flags"] = fields.format_flags(envelope.mta_relay_flags, _MTA_FLAGS).split()
     facts["dsn_notify"] = [name for bit, name in _NOTIFY if envelope.dsn_notify & bit]
     facts["unknown_fields"] = dict(entry.parsed.unknown) if entry.parsed else {}
-    facts["read_by"] = entry.read_by
+    refused_by = explain_refusals(entry)
+    read = entry.parsed is not None and not entry.item.notes
+    facts["read_by"] = [name for name in _RELEASE_NAMES if name not in refused_by and read]
+    facts["refused_by"] = refused_by
     facts["problems"] = entry.problems
     return facts
+
+
+_RELEASE_NAMES = [release.name for release in RELEASES]
+
+
+def explain_refusals(entry: Entry) -> dict[str, str]:
+    """Say why the daemons of releases would not load an entry, by release, oldest first.
+
+    Empty for what is no envelope: no daemon takes it for one. A wrong name or place is enough
+    for each of them.
+    """
+    if entry.parsed is None:
+        return {}
+    if entry.item.notes:
+        return dict.fromkeys(_RELEASE_NAMES, entry.item.notes[0])
+    found = [(release.name, refusal(entry.parsed, release)) for release in RELEASES]
+    return {name: reason for name, reason in found if reason is not None}
 
 
 _ESCAPES = {
@@ -146,25 +167,23 @@ class JsonPretty:
     details = True
     fast = False
     safe = True
-    stateless = False
-
-    def __init__(self) -> None:
-        """Start a list."""
-        self._separator = ""
+    separator = ",\n"
 
     def head(self) -> str:
         """Open the list."""
         return "["
 
-    def row(self, entry: Entry) -> str:
-        """Give one object."""
-        row = f"{self._separator}\n  {format_json(describe(entry), '  ')}"
-        self._separator = ","
-        return row
+    def heading(self) -> str:
+        """Let the first object begin on a line of its own."""
+        return "\n"
 
-    def tail(self) -> str:
+    def row(self, entry: Entry) -> str:
+        """Give one object, without a line end: a comma may follow."""
+        return f"  {format_json(describe(entry), '  ')}"
+
+    def tail(self, rows: bool) -> str:
         """Close the list."""
-        return "\n]\n" if self._separator else "]\n"
+        return "\n]\n" if rows else "]\n"
 
 
 _CSV_COLUMNS = (
@@ -180,18 +199,22 @@ class Csv:
     details = True
     fast = False
     safe = False
-    stateless = True
+    separator = ""
 
     def head(self) -> str:
         """Give the names of the columns."""
         return ",".join(_CSV_COLUMNS) + "\n"
+
+    def heading(self) -> str:
+        """Give nothing: the names of the columns stand there without rows too."""
+        return ""
 
     def row(self, entry: Entry) -> str:
         """Give one line."""
         facts = describe(entry)
         return ",".join([_csv(facts[column]) for column in _CSV_COLUMNS]) + "\n"
 
-    def tail(self) -> str:
+    def tail(self, rows: bool) -> str:  # noqa: ARG002  (all formats are asked alike)
         """Give nothing."""
         return ""
 
@@ -209,8 +232,11 @@ def _csv(value: Any) -> str:
 
 
 _INDENT = "    "
-_COLUMNS_LEAST = 60
+_COLUMNS_LEAST = 30  # an id, an age and a size
+_COLUMNS_FOR_TRIES = 36
+_COLUMNS_FOR_ADDRESSES = 60  # below, addresses stand on lines of their own
 _FIXED = 16 + 2 + 6 + 1 + 5 + 1 + 5 + 2  # id, age, size, tries, and the gaps behind them
+_ROLES = ("  from ", "    to ")  # before addresses on lines of their own
 
 
 class Table:
@@ -219,67 +245,102 @@ class Table:
     details = True
     fast = False
     safe = True
-    stateless = False
+    separator = ""
 
     def __init__(self, columns: int, now: int, colour: bool) -> None:
         """Fit into so many columns; ages are those at `now`."""
         self._columns = max(columns, _COLUMNS_LEAST)
+        self._wide = self._columns >= _COLUMNS_FOR_ADDRESSES
         self._sender = (self._columns - _FIXED - 2) // 2
         self._recipient = self._columns - _FIXED - 2 - self._sender
         self._now = now
         self._colour = colour
-        self._head_given = False
 
     def head(self) -> str:
         """Give nothing: an empty queue has no heading."""
         return ""
 
-    def _heading(self) -> str:
-        names = f"{'ENVELOPE':16}  {'AGE':>6} {'SIZE':>5} {'TRIES':>5}  "
-        names += f"{'SENDER':{self._sender}}  RECIPIENT"
+    def heading(self) -> str:
+        """Name the columns."""
+        names = self._fixed("ENVELOPE", "AGE", "SIZE", "TRIES")
+        if self._wide:
+            names += f"  {'SENDER':{self._sender}}  RECIPIENT"
         return f"\x1b[1m{names}\x1b[0m\n" if self._colour else f"{names}\n"
+
+    def _fixed(self, evpid: str, age: str, size: str, tries: str) -> str:
+        columns = f"{evpid:16}  {age:>6} {size:>5}"
+        return f"{columns} {tries:>5}" if self._columns >= _COLUMNS_FOR_TRIES else columns
 
     def row(self, entry: Entry) -> str:
         """Give one entry: a line of columns, and as many below as its texts need."""
         envelope, item = entry.envelope, entry.item
-        heading = "" if self._head_given else self._heading()
-        self._head_given = True
         age = _age(self._now - envelope.ctime) if envelope.ctime else "?"
         size = units.format_size(item.message_size) if item.message_size >= 0 else "?"
         recipient = envelope.dest or envelope.rcpt
         if envelope.rcpt not in ("", recipient):
             recipient = f"{recipient} (for {envelope.rcpt})"
-        senders = _wrap(_shown_address(envelope.sender), self._sender)
-        recipients = _wrap(_shown_address(recipient), self._recipient)
-        fixed = f"{entry.evpid:016x}  {age:>6} {size:>5} {envelope.retry:>5}  "
+        addresses = _shown_address(envelope.sender), _shown_address(recipient)
+        fixed = self._fixed(f"{entry.evpid:016x}", age, size, str(envelope.retry))
+        lines = self._beside(fixed, *addresses) if self._wide else self._below(fixed, addresses)
+        lines += [_INDENT + line for line in self._notes(entry)]
+        return "\n".join(lines) + "\n"
+
+    def _beside(self, fixed: str, sender: str, recipient: str) -> list[str]:
+        """Put addresses into columns."""
+        senders = _wrap(sender, self._sender)
+        recipients = _wrap(recipient, self._recipient)
         lines = []
         for index in range(max(len(senders), len(recipients))):
-            sender = senders[index] if index < len(senders) else ""
-            rest = recipients[index] if index < len(recipients) else ""
-            start = fixed if index == 0 else " " * _FIXED
-            lines.append(f"{start}{sender:{self._sender}}  {rest}".rstrip())
-        notes = [_INDENT + line for line in self._notes(entry)]
-        return heading + "\n".join(lines + notes) + "\n"
+            left = senders[index] if index < len(senders) else ""
+            right = recipients[index] if index < len(recipients) else ""
+            start = fixed if index == 0 else " " * (_FIXED - 2)
+            lines.append(f"{start}  {left:{self._sender}}  {right}".rstrip())
+        return lines
+
+    def _below(self, fixed: str, addresses: tuple[str, str]) -> list[str]:
+        """Put addresses on lines of their own."""
+        lines = [fixed]
+        for role, address in zip(_ROLES, addresses):
+            first, *more = _wrap(address, self._columns - len(role))
+            lines += [role + first, *(" " * len(role) + line for line in more)]
+        return lines
 
     def _notes(self, entry: Entry) -> list[str]:
+        width = self._columns - len(_INDENT)
+        lines = _wrap(", ".join(self._about(entry)), width)
+        if not entry.evpid & 0xFFFFFFFF:  # no id tells it from others
+            lines += _wrap(entry.item.path, width)
+        for colour, noted in ((31, [entry.envelope.errorline]), (33, _warnings(entry))):
+            for line in [line for note in noted if note for line in _wrap(note, width)]:
+                lines.append(f"\x1b[{colour}m{line}\x1b[0m" if self._colour else line)
+        return lines
+
+    def _about(self, entry: Entry) -> list[str]:
         envelope, item = entry.envelope, entry.item
         about = [f"{envelope.type}, since {format_local(envelope.ctime) or 'an unknown time'}"]
+        if self._columns < _COLUMNS_FOR_TRIES:
+            about.append(f"tries: {envelope.retry}")
         if item.bucket != "queue":
             about.append(f"in {item.bucket}")
         if entry.form != "plain":
             about.append(entry.form)
         if envelope.type == "bounce":
             about.append(f"notice: {envelope.bounce_type}")
-        width = self._columns - len(_INDENT)
-        lines = _wrap(", ".join(about), width)
-        for colour, noted in ((31, [envelope.errorline]), (33, entry.problems)):
-            for line in [line for note in noted if note for line in _wrap(note, width)]:
-                lines.append(f"\x1b[{colour}m{line}\x1b[0m" if self._colour else line)
-        return lines
+        return about
 
-    def tail(self) -> str:
+    def tail(self, rows: bool) -> str:  # noqa: ARG002  (all formats are asked alike)
         """Give nothing."""
         return ""
+
+
+def _warnings(entry: Entry) -> list[str]:
+    """Say what is wrong with an entry, or else that the newest release would not read it."""
+    if entry.problems or entry.parsed is None or refusal(entry.parsed, RELEASES[-1]) is None:
+        return entry.problems
+    refused = explain_refusals(entry)
+    read_by = [name for name in _RELEASE_NAMES if name not in refused]
+    span = read_by[0] if len(read_by) == 1 else f"{read_by[0]} to {read_by[-1]}"
+    return [f"read by {span} only"]
 
 
 def _age(seconds: int) -> str:

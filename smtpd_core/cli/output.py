@@ -78,7 +78,8 @@ class Output:
             octets = b"".join(self._buffer)
             self._buffer.clear()
             self._size = 0
-            self.clear_progress()
+            if self.terminal:  # elsewhere it is not in the way
+                self.clear_progress()
             self._send(octets)
 
     def _send(self, octets: bytes) -> None:

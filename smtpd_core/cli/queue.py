@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from smtpd_core.cli.classic import Format
     from smtpd_core.cli.context import Context
+    from smtpd_core.cli.listing import Listing
     from smtpd_core.cli.selection import Selection
     from smtpd_core.queue.entries import Entry
     from smtpd_core.queue.sources import Item, Source
@@ -29,30 +30,61 @@ def show_queue(context: Context, arguments: list[str]) -> int:
     """
     from smtpd_core.cli.listing import Listing
 
+    _refuse_contradictions(context)
     options = context.options
-    form = _format(context)
     limit = _limit(context)
-    listing_wanted = not (options.flag("count") or options.flag("summary"))
-    sorted_wanted = options.text("sort") is not None or options.flag("reverse")
-    if options.flag("count") and options.flag("summary"):
-        raise UsageError("--count and --summary exclude each other")
     source = context.open_queue()
-    listing = Listing(context, source, form, _selection(context))
+    listing = Listing(context, source, _format(context), _selection(context))
     buckets = _buckets(context)
-    if arguments:
-        selector = ids.Selector.parse(arguments[0])
-        items = _selected(source, selector, buckets, form.details)
-        entries = listing.entries(items)
-    elif listing_wanted and not sorted_wanted and not limit:
-        listing.stream(buckets)
-        return listing.status
-    else:
-        entries = listing.collect(buckets)
-    if listing_wanted:
-        listing.print_entries(_ordered(context, entries, limit))
-    else:
-        _print_totals(context, entries, limit)
+    try:
+        if options.flag("count") or options.flag("summary"):
+            items = _items(context, listing, source, arguments)
+            _print_totals(context, listing.entries(items), limit)
+        elif _is_walked_in_order(context, arguments):
+            if arguments or limit:
+                entries = listing.entries(_items(context, listing, source, arguments))
+                listing.print_entries(_limited(entries, limit))
+            else:
+                listing.stream(buckets)
+        else:
+            from smtpd_core.cli.selection import SORT_KEYS
+
+            by = SORT_KEYS[options.text("sort") or "id"]
+            items = _items(context, listing, source, arguments)
+            listing.print_sorted(items, by, options.flag("reverse"), limit)
+    finally:
+        context.output.clear_progress()
     return listing.status
+
+
+_EXCLUDE = {  # what an option would leave without effect
+    "count": ("summary", "format", "sort", "reverse", "limit"),
+    "summary": ("format", "sort", "reverse"),
+}
+
+
+def _refuse_contradictions(context: Context) -> None:
+    for name, others in _EXCLUDE.items():
+        for other in others:
+            if context.options.flag(name) and context.options.get(other) is not None:
+                raise UsageError(f"--{name} and --{other} exclude each other")
+
+
+def _is_walked_in_order(context: Context, arguments: list[str]) -> bool:
+    """Tell whether the order of the walk is the one asked for: ids rise in each bucket."""
+    key = context.options.text("sort")
+    in_one = not arguments and len(_buckets(context)) == 1
+    return not context.options.flag("reverse") and (key is None or (key == "id" and in_one))
+
+
+def _items(
+    context: Context, listing: Listing, source: Source, arguments: list[str]
+) -> Iterator[Union[Item, Unreadable]]:
+    """Give all that may be listed: everything in the buckets, or what one selector names."""
+    buckets = _buckets(context)
+    if not arguments:
+        return listing.walk(buckets)
+    return _selected(source, ids.Selector.parse(arguments[0]), buckets, listing)
 
 
 def _selection(context: Context) -> Optional[Selection]:
@@ -103,10 +135,11 @@ def _buckets(context: Context) -> list[str]:
 
 
 def _selected(
-    source: Source, selector: ids.Selector, buckets: list[str], details: bool
+    source: Source, selector: ids.Selector, buckets: list[str], listing: Optional[Listing] = None
 ) -> Iterator[Union[Item, Unreadable]]:
     """Give what belongs to one message or envelope: where it ought to be, or else anywhere."""
     assert selector.msgid is not None
+    details = listing is not None and listing.details
     rest = list(buckets)
     told: set[str] = set()
     if "queue" in rest:
@@ -118,7 +151,10 @@ def _selected(
         if found:
             rest.remove("queue")
     for unit in source.units(rest):
-        for item in _matching(source.walk(unit, details), selector, source.path):
+        items = source.walk(unit, details)
+        if listing is not None:
+            items = listing.counted(items)
+        for item in _matching(items, selector, source.path):
             if item.path not in told:
                 yield item
 
@@ -137,28 +173,11 @@ def _matching(
             yield item
 
 
-def _ordered(context: Context, entries: Iterator[Entry], limit: int) -> Iterable[Entry]:
-    key = context.options.text("sort")
-    ordered: Iterable[Entry] = entries
-    if key is not None or context.options.flag("reverse"):
-        from smtpd_core.cli.selection import SORT_KEYS
-
-        by = SORT_KEYS[key or "id"]
-        ordered = sorted(
-            map(_lighten, entries),
-            key=lambda entry: (by(entry), entry.evpid),
-            reverse=context.options.flag("reverse"),
-        )
+def _limited(entries: Iterable[Entry], limit: int) -> Iterable[Entry]:
     if not limit:
-        return ordered
+        return entries
     # In this order: what is not shown is not read either, and nothing is said about it.
-    return (entry for _, entry in zip(range(limit), ordered))
-
-
-def _lighten(entry: Entry) -> Entry:
-    """Let go of the stored octets of an entry that has to wait for all others."""
-    entry.item.octets = b""
-    return entry
+    return (entry for _, entry in zip(range(limit), entries))
 
 
 def _print_totals(context: Context, entries: Iterable[Entry], limit: int) -> None:
@@ -186,7 +205,7 @@ def show_envelope(context: Context, arguments: list[str]) -> int:
     source = context.open_queue()
     status = EXIT_FAILURE
     shown = False
-    for item in _selected(source, selector, _buckets(context), details=False):
+    for item in _selected(source, selector, _buckets(context)):
         if isinstance(item, Unreadable):
             context.warn(f"{item.path}: {item.reason}")
             shown = shown or item.path.endswith(ids.format_evpid(selector.evpid or 0))

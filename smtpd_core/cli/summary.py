@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from smtpd_core.queue.entries import Entry
 
 _MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
-_HEADINGS = ("T", *map(str, _MINUTES), f"{_MINUTES[-1]}+")
+_OLDER = f"{_MINUTES[-1]}+"
+# What is left of the age columns where there is no room for all: each holds those left out
+# before it.
+_CHOICES = (_MINUTES, _MINUTES[::2], _MINUTES[::4], _MINUTES[::8], _MINUTES[-1:])
 _DOMAIN_LEAST = 16
+_DOMAIN_NARROW = 12  # where there is no room for all columns
 _DOMAINS_MAX = 100_000  # counted apart; a spool made to hurt has more, they are counted as one
 _OTHERS = "(others)"
 _BAR_LEAST = 10
@@ -33,7 +37,7 @@ class Summary:
         domain = domain_of(entry.envelope.dest or entry.envelope.rcpt) or "(no domain)"
         if domain not in self._counts and len(self._counts) >= _DOMAINS_MAX:
             domain = _OTHERS
-        counts = self._counts.setdefault(domain, [0] * len(_HEADINGS))
+        counts = self._counts.setdefault(domain, [0] * (len(_MINUTES) + 2))
         minutes = (self._now - entry.envelope.ctime) // 60
         counts[0] += 1
         counts[1 + sum(1 for limit in _MINUTES if minutes >= limit)] += 1
@@ -50,19 +54,49 @@ class Summary:
         shown = rows[:limit] if limit else rows
         left_out = len(rows) - len(shown)
         names = [text.escape(name) for name, _ in shown]
-        width = len(str(max(total)))
-        cells = [max(width, len(heading)) for heading in _HEADINGS]
+        limits, headings, bar = _choose(columns, len(str(max(total))))
+        cells = [max(len(str(max(total))), len(heading)) for heading in headings]
         numbers = sum(cells) + len(cells)
-        room = columns - numbers - _BAR_LEAST - 2
-        name_width = max(_DOMAIN_LEAST, min(room, max(map(len, [*names, "TOTAL"]))))
+        room = columns - numbers - bar
+        least = min(_DOMAIN_LEAST, max(room, _DOMAIN_NARROW))
+        name_width = max(least, min(room, max(map(len, [*names, "TOTAL"]))))
         bar_width = max(_BAR_LEAST, min(_BAR_MOST, columns - numbers - name_width - 2))
-        lines = [_line("", _HEADINGS, name_width, cells), _line("TOTAL", total, name_width, cells)]
+        total = _merge(total, limits)
+        lines = [_line("", headings, name_width, cells), _line("TOTAL", total, name_width, cells)]
         for name, (_, counts) in zip(names, shown):
-            bar = "#" * max(1, round(bar_width * counts[0] / total[0]))
-            lines.append(f"{_line(name, counts, name_width, cells)}  {bar}")
+            line = _line(name, _merge(counts, limits), name_width, cells)
+            drawn = "#" * max(1, round(bar_width * counts[0] / total[0]))
+            lines.append(f"{line}  {drawn}" if bar else line)
         if left_out:
             lines.append(f"({left_out} more domains)")
         return "\n".join(lines) + "\n"
+
+
+def _choose(columns: int, width: int) -> tuple[tuple[int, ...], tuple[str, ...], int]:
+    """Choose what fits: the limits of the age columns, all headings, the room for the bar.
+
+    The bar goes first, then every second age column, at last all of them.
+    """
+    for limits in _CHOICES:
+        headings = ("T", *map(str, limits), _OLDER)
+        least = _DOMAIN_LEAST if limits == _MINUTES else _DOMAIN_NARROW
+        numbers = sum(1 + max(width, len(heading)) for heading in headings)
+        for bar in (_BAR_LEAST + 2, 0):
+            if numbers + least + bar <= columns:
+                return limits, headings, bar
+    return (), ("T",), 0
+
+
+def _merge(counts: list[int], limits: tuple[int, ...]) -> list[int]:
+    """Add the counts of age columns that are left out to the next one that is not."""
+    merged = [counts[0]]
+    waiting = 0
+    for minutes, count in zip(_MINUTES, counts[1:]):
+        waiting += count
+        if minutes in limits:
+            merged.append(waiting)
+            waiting = 0
+    return [*merged, counts[-1]] if limits else merged
 
 
 def _line(name: str, values: list[int] | tuple[str, ...], name_width: int, cells: list[int]) -> str:

@@ -2,13 +2,18 @@
 
 An archive has its members in whatever order the file system had them, so that all envelopes are
 kept in memory, as they are stored, until the last is read, and then given in order. What is kept
-is bounded: where there is more, the listing goes on with what was kept first, and says so. Of two
-members with one path the later counts, as when unpacking.
+is bounded: where there is more, the listing goes on with what was kept first, and says so; from
+there on nothing is called missing, since it may be on the other side. Of two members with one path
+the later counts, as when unpacking.
+
+The module is longer than others: what is kept, and how it is given back as a walk through a
+directory would give it, is one rule with the walk that keeps it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from smtpd_core import ids, text
 from smtpd_core.errors import AccessError, FormatError
@@ -22,8 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Optional, Union
 
-KEPT_OCTETS_MAX = 512 << 20  # of envelopes kept for sorting, with what it costs to keep them
-_ITEM_OCTETS = 1200  # what keeping one item costs beside its octets
+KEPT_OCTETS_MAX = 512 << 20  # of memory for what is kept for sorting, but for one member more
+_ITEM_OCTETS = 1200  # what keeping one item or message costs beside its octets and its path
+_SPOOLS_MAX = 1000  # past these, what lies in no spool is not told from what does
+_BARE_MAX = 1000  # bodies, and envelopes, outside of named directories that are matched
 _FILE, _ODD, _BODY = "0", "1", "2"  # in a message: its files, what is none, then its body
 _PIECE = 1 << 16
 _TRAILER_OCTETS_MAX = 64 << 20  # what is read behind the end of an archive, mostly padding
@@ -76,6 +83,8 @@ class ArchiveSource:
                 yield damage
             elif kept.octets > self._kept_max:
                 yield Unreadable(self.path, "too many envelopes to sort: more follow behind these")
+                kept.cut = True
+                kept.judge()
                 yield from kept.release()
         kept.judge()
         yield from kept.release()
@@ -97,6 +106,9 @@ class ArchiveSource:
                 # A directory counts for its name alone: what is wrong on the way to a file in it.
                 place = layout.find_place(path + "/-" if member.kind == "directory" else path)
                 kept.seen = kept.seen or place is not None
+                if place is None and member.kind == "file" and "queue" in wanted:
+                    kept.take_bare(path, member.size)
+                    yield None
                 if place is not None and place.bucket in wanted:
                     kept.take(member, place)
                     yield None
@@ -107,6 +119,7 @@ class ArchiveSource:
         """Find the body of a message and open it there; None when there is none."""
         wanted = frozenset(buckets)
         damage = ""
+        bare = _Bare(msgid)
         members = self._members()
         try:
             for member in members:
@@ -114,16 +127,65 @@ class ArchiveSource:
                     damage = damage or f"octet {member.offset}: {member.reason}"
                     continue
                 path = text.decode(member.name)
-                place = layout.find_place(path) if member.kind == "file" else None
-                if place is None or place.kind != layout.MESSAGE or place.bucket not in wanted:
-                    continue
-                if place.msgid == msgid:
+                if member.kind == "file" and (
+                    _is_body(path, msgid, wanted) or ("queue" in wanted and bare.is_body(path))
+                ):
                     return ArchiveBody(f"{self.path}: {path}", member.read, members)
+            if bare.directory is not None:
+                return self._open_bare(bare.directory)
         except FormatError as error:
             damage = damage or str(error)
         if damage:  # where the message may have been
             raise AccessError(f"{self.path}: {damage}")
         return None
+
+    def _open_bare(self, directory: str) -> Optional[ArchiveBody]:
+        """Open the body in a directory that an envelope behind it has told the message of."""
+        members = self._members()
+        for member in members:
+            if isinstance(member, tar.Member) and member.kind == "file":
+                path = text.decode(member.name)
+                if path.endswith(layout.MESSAGE) and layout.bare_directory(path) == directory:
+                    return ArchiveBody(f"{self.path}: {path}", member.read, members)
+        return None
+
+
+def _is_body(path: str, msgid: int, wanted: frozenset[str]) -> bool:
+    """Tell the body of a message by where it lies."""
+    place = layout.find_place(path)
+    if place is None or place.kind != layout.MESSAGE or place.bucket not in wanted:
+        return False
+    return place.msgid == msgid
+
+
+class _Bare:
+    """Finds the body of one message where no directory has its name, but an envelope beside it."""
+
+    __slots__ = ("_bodies", "_msgid", "_owned", "directory")
+
+    def __init__(self, msgid: int) -> None:
+        self._msgid = msgid
+        self._bodies: set[str] = set()  # directories with a body
+        self._owned: set[str] = set()  # directories with an envelope of the message
+        self.directory: Optional[str] = None  # where both were found, the envelope behind
+
+    def is_body(self, path: str) -> bool:
+        """Take the path of a file; tell whether it is the body."""
+        directory = layout.bare_directory(path)
+        if directory is None:
+            return False
+        name = path.rpartition("/")[2]
+        if name == layout.MESSAGE:
+            if directory in self._owned:
+                return True
+            if len(self._bodies) < _BARE_MAX:
+                self._bodies.add(directory)
+        elif layout.envelope_of(name, 0)[0] >> 32 == self._msgid:
+            if directory in self._bodies:
+                self.directory = directory
+            if len(self._owned) < _BARE_MAX:
+                self._owned.add(directory)
+        return False
 
 
 _KINDS = {
@@ -176,7 +238,7 @@ class ArchiveBody:
 class _Message:
     """What is known of a message when all its members were seen."""
 
-    __slots__ = ("bucket", "found", "msgid", "mtime", "odd", "shown", "size")
+    __slots__ = ("bucket", "found", "msgid", "mtime", "named", "odd", "shown", "size")
 
     def __init__(self, place: layout.Place, shown: str) -> None:
         self.bucket = place.bucket
@@ -186,6 +248,7 @@ class _Message:
         self.mtime = 0
         self.odd = ""  # what stands in place of the body
         self.found = False  # whether there is anything else
+        self.named = False  # whether a file is named as an envelope
 
 
 class _Kept:
@@ -196,7 +259,17 @@ class _Kept:
     digit, which puts what is no file behind the files of its message.
     """
 
-    __slots__ = ("_items", "_messages", "_path", "_ranks", "_spools", "octets", "seen")
+    __slots__ = (
+        "_bare",
+        "_items",
+        "_messages",
+        "_path",
+        "_ranks",
+        "_spools",
+        "cut",
+        "octets",
+        "seen",
+    )
 
     def __init__(self, path: str, buckets: tuple[str, ...]) -> None:
         self._path = path
@@ -204,7 +277,9 @@ class _Kept:
         self._items: dict[str, tuple[Union[Item, Unreadable], str]] = {}  # with its message's key
         self._messages: dict[str, _Message] = {}
         self._spools: set[str] = set()  # those in which something is as daemons leave it
+        self._bare: dict[str, int] = {}  # sizes of bodies in directories without a message's name
         self.octets = 0
+        self.cut = False  # whether some of it was given before the end
         self.seen = False  # whether anything belongs to a spool at all
 
     def take(self, member: tar.Member, place: layout.Place) -> None:
@@ -227,8 +302,18 @@ class _Kept:
             message.size, message.mtime, message.odd = member.size, member.mtime, ""
         else:
             self._keep(place, _FILE, _item(member, place, shown))
-        if place.kind in ("envelope", layout.MESSAGE) and not place.notes and not place.wrong:
+        if message is not None and place.kind == "envelope":
+            message.named = True
+        as_left = place.kind in ("envelope", layout.MESSAGE) and not place.notes and not place.wrong
+        if as_left and len(self._spools) < _SPOOLS_MAX:
             self._spools.add("/".join(place.parts[: place.spool]))
+
+    def take_bare(self, path: str, size: int) -> None:
+        """Keep the size of a body that may belong to envelopes beside it, wherever that is."""
+        directory = layout.bare_directory(path)
+        if directory is not None and path.endswith(layout.MESSAGE):
+            self._bare[directory] = size
+            self.octets += _ITEM_OCTETS + sys.getsizeof(directory)
 
     def _keep_directory(self, place: layout.Place, depth: int, reason: str) -> None:
         """Keep what is wrong with a directory."""
@@ -253,7 +338,8 @@ class _Kept:
         if other != key:
             self._items.pop(other, None)
         self._items[key] = item, of_message
-        self.octets += _ITEM_OCTETS + (len(item.octets) if isinstance(item, Item) else 0)
+        self.octets += _ITEM_OCTETS + sys.getsizeof(key) + sys.getsizeof(item.path)
+        self.octets += len(item.octets) if isinstance(item, Item) else 0
 
     def _message(self, place: layout.Place) -> Optional[_Message]:
         """Give the message that a file belongs to."""
@@ -264,6 +350,7 @@ class _Kept:
         if message is None:
             body = [*place.parts[: place.message], layout.MESSAGE]
             message = self._messages[key] = _Message(place, self._shown(body))
+            self.octets += _ITEM_OCTETS + sys.getsizeof(key) + sys.getsizeof(message.shown)
         return message
 
     def _shown(self, parts: list[str]) -> str:
@@ -279,7 +366,7 @@ class _Kept:
     def judge(self) -> None:
         """Say which messages lack a body, are empty, or have no envelope; as a walk does."""
         for key, message in self._messages.items():
-            judged = _judge(message)
+            judged = _judge(message, self.cut)
             if judged is not None:
                 self._items[f"{key}\0{_BODY}"] = judged, key
 
@@ -292,16 +379,22 @@ class _Kept:
         ordered = []
         for key, (item, of_message) in self._items.items():
             spool = key.partition("\0")[0]
-            if self._spools and spool not in self._spools:
+            if 0 < len(self._spools) < _SPOOLS_MAX and spool not in self._spools:
                 continue
             if of_message and layouts.get(spool) == "5.2.1":  # by message, not by bucket
                 *head, bucket, name = of_message.split("\0")
                 key = "\0".join([*head, name, bucket]) + key[len(of_message) :]  # noqa: PLW2901
             if isinstance(item, Item) and of_message and item.kind != "body":
                 item.message_size = self._messages[of_message].size
+            elif isinstance(item, Item) and self._bare and item.kind == "envelope":
+                directory = layout.bare_directory(item.path[len(self._path) + 2 :])
+                if directory is not None:
+                    item.message_size = self._bare.get(directory, -1)
             ordered.append((key, item))
         ordered.sort(key=_order)
         self._items.clear()
+        self._messages.clear()
+        self._bare.clear()
         self.octets = 0
         for _, item in ordered:
             yield item
@@ -342,18 +435,22 @@ def _item(member: tar.Member, place: layout.Place, shown: str) -> Item:
     return item
 
 
-def _judge(message: _Message) -> Optional[Union[Item, Unreadable]]:
-    """Say what is wrong with a message as a whole; give its body when it stands for it."""
+def _judge(message: _Message, cut: bool) -> Optional[Union[Item, Unreadable]]:
+    """Say what is wrong with a message as a whole; give its body when it stands for it.
+
+    Where some of it may have been cut off nothing is said to be missing.
+    """
     complete = message.bucket in layout.COMPLETE
     if message.odd:
         return Unreadable(message.shown, message.odd)
     if message.size < 0:
-        missing = message.found and complete
+        missing = message.named and complete and not cut
         return Unreadable(message.shown, layout.WITHOUT_BODY) if missing else None
     if message.found:
         return None if message.size else Unreadable(message.shown, layout.EMPTY_BODY)
     if complete:
-        return Unreadable(message.shown, layout.without_envelope(message.size))
+        reason = layout.without_envelope(message.size)
+        return None if cut else Unreadable(message.shown, reason)
     item = Item("body", message.shown, message.bucket, message.msgid << 32, b"")
     item.mtime = message.mtime
     item.size = item.message_size = message.size

@@ -96,7 +96,12 @@ class DirectorySource:
         """
         try:
             with os.scandir(self._fd) as entries:
-                names = {entry.name for entry in entries}
+                names = set()
+                has_buckets = False
+                for entry in entries:
+                    names.add(entry.name)
+                    if layout.is_bucket_name(entry.name):
+                        has_buckets = has_buckets or is_directory(entry)
         except OSError as error:
             if self._has_queue():
                 return "spool"
@@ -105,7 +110,7 @@ class DirectorySource:
         for shape, recognised in (
             ("spool", not names.isdisjoint(layout.BUCKETS)),
             (own, own in layout.BUCKETS),
-            ("queue", any(map(layout.is_bucket_name, names))),
+            ("queue", has_buckets),
             ("message", any(_belongs_to_message(name) for name in names)),
             ("sub-bucket", any(map(ids.is_msgid_name, names)) or layout.is_bucket_name(own)),
             ("message", ids.is_msgid_name(own)),
@@ -121,7 +126,7 @@ class DirectorySource:
             return False
 
     def units(self, buckets: Iterable[str]) -> list[Unit]:
-        """List the pieces to walk; raises AccessError when a bucket cannot be listed."""
+        """List the pieces to walk; raises AccessError when the source itself cannot be."""
         if self._shape == "message":
             return [Unit("message", ())]
         if self._shape == "sub-bucket":
@@ -148,22 +153,25 @@ class DirectorySource:
         return True
 
     def _queue_units(self, names: tuple[str, ...]) -> list[Unit]:
-        path = self._path(names)
         try:
             fd = self._descend(names)
+            try:
+                buckets = [entry.name for entry in entries_of(fd)]
+                if _is_521(fd, buckets):
+                    return _units_521(fd, names, buckets)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return []  # a daemon that never started left none
         except OSError as error:
-            raise AccessError(f"{path}: {why(error)}") from None
-        try:
-            buckets = [entry.name for entry in entries_of(fd)]
-            if _is_521(fd, buckets):
-                return _units_521(fd, names, buckets)
-        except OSError as error:
-            raise AccessError(f"{path}: {why(error)}") from None
-        finally:
-            os.close(fd)
+            if names:
+                return [Unit("queue", names)]  # walking it will say what is wrong
+            raise AccessError(f"{self._path(names)}: {why(error)}") from None
         return [Unit("queue", (*names, bucket)) for bucket in buckets]
+
+    def _is_whole_queue(self, unit: Unit) -> bool:
+        """Tell the unit of a queue/ that could not be listed."""
+        return self._shape == "spool" and unit.names == ("queue",)
 
     def _path(self, names: Iterable[str]) -> str:
         return "/".join([self.path.rstrip("/"), *names])
@@ -187,6 +195,9 @@ class DirectorySource:
         except OSError as error:
             yield self._not_entered(unit, path, details, error)
             return
+        if self._is_whole_queue(unit):
+            yield from self._walk_queue(fd, unit, details)
+            return
         walk = Walk(path, unit.bucket, details)
         try:
             if unit.bucket == "message":
@@ -206,6 +217,18 @@ class DirectorySource:
         finally:
             os.close(fd)
 
+    def _walk_queue(self, fd: int, unit: Unit, details: bool) -> Iterator[Union[Item, Unreadable]]:
+        """Try once more to list queue/, and walk what is in it."""
+        try:
+            buckets = [entry.name for entry in entries_of(fd)]
+        except OSError as error:
+            yield Unreadable(self._path(unit.names), why(error))
+            return
+        finally:
+            os.close(fd)
+        for bucket in buckets:
+            yield from self.walk(Unit("queue", (*unit.names, bucket)), details)
+
     def _not_entered(
         self, unit: Unit, path: str, details: bool, error: OSError
     ) -> Union[Item, Unreadable]:
@@ -222,8 +245,29 @@ class DirectorySource:
             return Unreadable(path, why(error))
         return Unreadable(path, why(error) if stat.S_ISDIR(mode) else kind_of(mode))
 
+    def _refusal_of_queue(self) -> Optional[str]:
+        """Say why queue/ of a spool cannot be entered; None when it can, or is not there."""
+        if self._shape != "spool":
+            return None
+        try:
+            os.close(self._descend(("queue",)))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            try:
+                mode = os.stat("queue", dir_fd=self._fd, follow_symlinks=False).st_mode
+            except OSError:
+                return why(error)
+            is_usual = stat.S_ISDIR(mode) or stat.S_ISREG(mode)
+            return why(error) if is_usual else kind_of(mode)
+        return None
+
     def walk_message(self, msgid: int, details: bool) -> Iterator[Union[Item, Unreadable]]:
         """Give what queue/ holds of one message, where this release or 5.2.1 puts it."""
+        refusal = self._refusal_of_queue()
+        if refusal is not None:  # once, in the name of the message that may be there
+            yield Unreadable(self._path(layout.message_path(msgid).split("/")), refusal)
+            return
         for names in self._message_directories(msgid):
             try:
                 fd = self._descend(names)
@@ -249,16 +293,22 @@ class DirectorySource:
 
         Raises AccessError when it is there and cannot be read.
         """
-        for names in self._message_directories(msgid):
-            found = self._open_body(names, layout.MESSAGE)
-            if found is not None:
-                return found
+        buckets = tuple(buckets)
+        refusal = None
+        if "queue" in buckets:
+            refusal = self._refusal_of_queue()
+            for names in self._message_directories(msgid) if refusal is None else ():
+                found = self._open_body(names, layout.MESSAGE)
+                if found is not None:
+                    return found
         own = ids.format_msgid(msgid)
         for unit in self.units(buckets):
             for path in self._directories_of(unit, own):
                 found = self._open_body(path[:-1], path[-1])
                 if found is not None:
                     return found
+        if refusal is not None:  # where it may have been
+            raise AccessError(f"{self._path(('queue',))}: {refusal}")
         return None
 
     def _open_body(self, names: tuple[str, ...], name: str) -> Optional[OpenBody]:

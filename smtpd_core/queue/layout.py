@@ -23,6 +23,7 @@ DEFAULT_SPOOL = "/var/spool/smtpd"
 ENVELOPE_OCTETS_MAX = 65536  # no release writes more than 18,615 octets; see releases.py
 OFFLINE_HEAD_OCTETS_MAX = 65536  # of a file in offline/: the arguments, and the header for -t
 BUCKETS = ("queue", "incoming", "temporary", "corrupt", "purge", "offline")
+_BUCKETS = frozenset(BUCKETS)
 COMPLETE = ("queue", "corrupt")  # where a message has a body and envelopes
 MESSAGE = "message"
 ENVELOPES_521 = "envelopes"
@@ -170,6 +171,22 @@ def _place_without_bucket(parts: list[str]) -> Optional[Place]:
         place.kind = "envelope"
         return place
     return None
+
+
+def bare_directory(path: str) -> Optional[str]:
+    """Give the directory of a message whose name is missing from a path, as when packed inside.
+
+    That of a body or an envelope alone, also of one below envelopes/ of 5.2.1; else None.
+    """
+    *parts, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
+    if ids.is_evpid_name(name):
+        if parts and parts[-1] == ENVELOPES_521:
+            parts.pop()
+    elif name != MESSAGE:
+        return None
+    if not _BUCKETS.isdisjoint(parts) or (parts and not message_of(parts[-1])[1]):
+        return None
+    return "/".join(parts)
 
 
 def _place_below(place: Place, depth: int) -> None:

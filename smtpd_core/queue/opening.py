@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from smtpd_core.errors import AccessError
+from smtpd_core.errors import AccessError, UsageError
 from smtpd_core.queue import access, layout
 from smtpd_core.queue.directory import DirectorySource
 
@@ -20,9 +20,11 @@ def open_source(path: str, root: Optional[str], stdin_fd: int) -> Source:
     """Open a spool, a part of one, one envelope, or an archive that holds any of these.
 
     `-` is an archive on standard input. With a root, the path is taken below it, and links are
-    followed as if it were `/`. Raises AccessError.
+    followed as if it were `/`. Raises AccessError, and UsageError for a root of standard input.
     """
     if path == "-":
+        if root is not None:
+            raise UsageError("--root means nothing to an archive on standard input")
         return _open_archive(path, stdin_fd)
     if root is not None:
         path = access.resolve_below(root, path)

@@ -140,11 +140,13 @@ class Walk:
         if found and size > 0 and not odd:
             return  # nothing unusual, as nearly always
         odd.sort(key=entry_name)
+        named = any(map(ids.is_evpid_name, names))
         for item in self._odd(fd, odd, path, msgid, size):
             found = True
+            named = named or (isinstance(item, Item) and item.kind == "envelope")
             yield item
         where = f"{path}/{layout.MESSAGE}"
-        reason = self._judge(body, size, found)
+        reason = self._judge(body, size, found, named)
         if reason is not None:
             yield Unreadable(where, reason)
         elif body is not None and not found:
@@ -160,10 +162,12 @@ class Walk:
             else:
                 yield Unreadable(f"{path}/{entry.name}", describe(entry))
 
-    def _judge(self, body: Optional[os.DirEntry[str]], size: int, found: bool) -> Optional[str]:
-        """Say what is wrong with a message as a whole."""
+    def _judge(
+        self, body: Optional[os.DirEntry[str]], size: int, found: bool, named: bool
+    ) -> Optional[str]:
+        """Say what is wrong with a message that has files, and perhaps one named as an envelope."""
         if body is None:
-            return layout.WITHOUT_BODY if found and self.bucket in layout.COMPLETE else None
+            return layout.WITHOUT_BODY if named and self.bucket in layout.COMPLETE else None
         if not is_file(body):
             return describe(body)
         if found:

@@ -4,10 +4,17 @@ import os
 import pathlib
 import re
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from smtpd_core.cli.classic import Classic
+from smtpd_core.cli.context import Context
+from smtpd_core.cli.listing import Listing
+from smtpd_core.cli.options import Options
+from smtpd_core.cli.output import Output
+from smtpd_core.cli.selection import Selection
 from tests import running
 from tests.trees import STAMP, Tree, envelope, pack_tree, write_tree
 
@@ -100,6 +107,69 @@ def test_rows_and_warnings_are_in_one_order(tmp_path: pathlib.Path) -> None:
     assert [line[:16] for line in lines] == [
         b"1122334400000001", f"smtpctl: {tmp_path}".encode()[:16], b"2233445500000001",
     ]  # fmt: skip
+
+
+class Slow(Listing):
+    """A listing that began more than a second ago, and whose next progress is always due."""
+
+    def _show_progress(self) -> None:
+        self._started = self._progressed = time.monotonic() - 2
+        super()._show_progress()
+
+
+def progress_of(
+    spool: pathlib.Path, terminal: bool, action: str, *select: str
+) -> tuple[int, bytes]:
+    """List as at a terminal; give how many lines were listed, and what standard error got."""
+    reading, writing = os.pipe()
+    listed = os.memfd_create("listed")
+    out = Output("smtpctl", {}, out_fd=listed, err_fd=writing)
+    out.terminal, out.error_terminal = terminal, True
+    context = Context(out, Options({"spool": str(spool), "recipient": list(select)}), {}, STAMP)
+    selection = Selection(context.options, STAMP) if select else None
+    listing = Slow(context, context.open_queue(), Classic(), selection)
+    if action == "stream":
+        listing.stream(["queue"])
+    else:
+        listing.print_sorted(listing.walk(["queue"]), lambda entry: entry.evpid, False, 0)
+    out.flush()
+    os.close(writing)
+    lines = os.pread(listed, 1 << 20, 0).count(b"\n")
+    os.close(listed)
+    with os.fdopen(reading, "rb") as stream:
+        return lines, stream.read()
+
+
+@pytest.fixture
+def small(tmp_path: pathlib.Path) -> pathlib.Path:
+    tree: Tree = {"queue/11/11223344/message": b"x"}
+    for number in range(5):
+        tree[f"queue/11/11223344/112233440000000{number + 1}"] = envelope(f"u{number}@x")
+    write_tree(tree, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("action", ["stream", "sort"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_counts_what_is_read(small: pathlib.Path, terminal: bool, action: str) -> None:
+    lines, said = progress_of(small, terminal, action, "nobody@nowhere")
+    assert lines == 0
+    assert said.startswith(b"\r1 envelope read\x1b[K\r")
+    assert b"5 envelopes read" in said
+
+
+def test_no_progress_between_rows_on_one_terminal(small: pathlib.Path) -> None:
+    lines, said = progress_of(small, True, "stream", "u1@x")
+    assert lines == 1
+    assert said == b"\r1 envelope read\x1b[K\r\x1b[K"
+    assert progress_of(small, True, "sort")[0] == 5
+
+
+def test_progress_stays_while_rows_go_to_a_file(small: pathlib.Path) -> None:
+    lines, said = progress_of(small, False, "stream")
+    assert lines == 5
+    assert b"5 envelopes read" in said
+    assert b"\r\x1b[K" not in said
 
 
 def test_reader_that_goes_away(spool: pathlib.Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,10 +56,36 @@ def test_numbers_are_those_counted_one_by_one(mails: list[tuple[str, int]]) -> N
     assert all(row.endswith("#") for row in rows)
 
 
-@given(st.lists(st.tuples(ADDRESSES, AGES), min_size=1, max_size=20), st.integers(70, 150))
+@given(st.lists(st.tuples(ADDRESSES, AGES), min_size=1, max_size=20), st.integers(30, 150))
 def test_lines_fit(mails: list[tuple[str, int]], columns: int) -> None:
     long = [("a@" + "long-name." * 20 + "example", 60), *mails]
     assert max(map(len, summed(long).format(columns, 0).splitlines())) <= columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "headings", "bar"),
+    [(30, "T 5 1280 1280+", False), (40, "T 5 20 80 320 1280 1280+", False),
+     (52, "T 5 20 80 320 1280 1280+", True), (60, "T 5 10 20 40 80 160 320 640 1280 1280+", False),
+     (80, "T 5 10 20 40 80 160 320 640 1280 1280+", True)],
+)  # fmt: skip
+def test_where_it_is_narrow_ages_are_put_together(columns: int, headings: str, bar: bool) -> None:
+    mails = [("a@example.org", minutes * 60 - 1) for minutes in LIMITS] + [("a@x", 10**6)]
+    heading, total, *rows = summed(mails).format(columns, 0).splitlines()
+    assert heading.split() == headings.split()
+    assert rows[0].endswith("#") is bar
+    for row in (total, *rows):
+        found = numbers(row, len(heading.split()))
+        assert found[0] == sum(found[1:])
+    assert max(map(len, [heading, total, *rows])) <= columns
+
+
+@pytest.mark.parametrize("columns", [30, 50, 70])
+def test_large_numbers_fit_too(columns: int) -> None:
+    found = summed([("a@example.org", 0)])
+    found._counts["example.org"][0] = found._counts["example.org"][1] = 123_456_789
+    lines = found.format(columns, 0).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert lines[1].split()[:2] == ["TOTAL", "123456789"]
 
 
 def test_the_end_of_a_long_domain_is_shown() -> None:
@@ -81,6 +108,6 @@ def test_nothing() -> None:
 
 def test_domains_are_bounded() -> None:
     found = summed([(f"a@{number}", 0) for number in range(summary._DOMAINS_MAX + 5)])
-    text = found.format(80, 1)
+    text = found.format(120, 1)
     assert numbers(text.splitlines()[1])[0] == summary._DOMAINS_MAX + 5
     assert text.splitlines()[2].split()[:2] == ["(others)", "5"]

@@ -4,6 +4,7 @@ import gzip
 import os
 import pathlib
 import tempfile
+import tracemalloc
 from typing import TYPE_CHECKING, Any, Union
 
 import pytest
@@ -105,6 +106,8 @@ ODD_TREES: dict[str, Tree] = {
     "set aside": {"corrupt/11223355.0/1122335500000001": E, "corrupt/11223355/message": b"x"},
     "handed in": {"offline/1700000001.abc": b"a@b\n\nx\n", "offline/0123456789abcdef/2.x": b"-t\n",
                   "offline/a/b/c": b"", "offline/empty": b"", "offline/link": ("x",)},
+    "no envelope": {f"{M}/core": E},
+    "no body in 5.2.1": {"queue/55/11223355/envelopes/1122335500000001": E},
     "5.2.1": {"queue/44/11223344/envelopes/1122334400000001": E},
 }  # fmt: skip
 
@@ -243,6 +246,84 @@ def test_what_is_kept_is_bounded() -> None:
     assert {row[1] for row in told} == {"too many envelopes to sort: more follow behind these"}
     assert len(told) >= 2
     assert len(rows) - len(told) == 60
+
+
+def test_what_was_cut_apart_is_not_missing() -> None:
+    tree: Tree = {f"{M}/1122335500000001": E, "queue/22/22334455/message": b"x"}
+    tree.update({f"queue/33/33445566/33445566{number:08x}": E for number in range(9)})
+    tree.update({"queue/22/22334455/2233445500000001": E, f"{M}/message": b"x"})
+    rows = walked(open_archive(pack_tree(tree), 9000), "a.tar")
+    assert {row[1] for row in rows if len(row) == 2} == {
+        "too many envelopes to sort: more follow behind these"
+    }
+    assert len([row for row in rows if len(row) != 2]) == 11
+
+
+def peak_of_walk(octets: bytes, kept_max: int) -> int:
+    source = open_archive(octets, kept_max)
+    (unit,) = source.units(["queue"])
+    tracemalloc.start()
+    try:
+        for _ in source.walk(unit, details=True):
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["queue/{0:02x}/{1:08x}", "queue/11/{1:08x}/message/x", "x{1}/message",
+     "queue/{0:02x}/{1:08x}/message"],
+)  # fmt: skip
+def test_memory_for_a_hostile_archive_is_bounded(pattern: str) -> None:
+    content = None if pattern.endswith("}") else b""
+    tree: Tree = {pattern.format(n % 256, n + 0x10000000): content for n in range(6000)}
+    reading = peak_of_walk(pack_tree(GOOD), 1 << 20)  # any archive
+    assert peak_of_walk(pack_tree(tree), 1 << 20) < reading + (1 << 20) + (300 << 10)
+
+
+def test_spools_are_bounded() -> None:
+    tree: Tree = {f"s{n:05}/{M}/1122335500000001": E for n in range(1100)}
+    source = open_archive(pack_tree(tree))
+    (unit,) = source.units(["queue"])
+    found = [item for item in source.walk(unit, details=False) if isinstance(item, Item)]
+    assert len(found) == 1100  # none is lost for being one too many
+
+
+BARE = {"message": b"text\n", "1122334400000001": E, "1122334400000002": E}
+
+
+@pytest.mark.parametrize("prefix", ["./", "", "saved/", "./a/b/"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_archive_made_inside_of_a_message(prefix: str, backwards: bool) -> None:
+    tree: Tree = dict(reversed(BARE.items())) if backwards else dict(BARE)
+    octets = pack_tree({"other/message": b"not this", **tree}, prefix)
+    rows = walked(open_archive(octets), "a.tar: ")
+    assert [(row[3], row[6][2]) for row in rows] == [
+        (0x1122334400000001, 5), (0x1122334400000002, 5),
+    ]  # fmt: skip
+    source = open_archive(gzip.compress(octets))
+    body = source.open_message(0x11223344, ["queue"])
+    assert body is not None
+    assert body.path == f"a.tar: {prefix}message"
+    assert body.read(99) == b"text\n"
+    assert source.open_message(0x11223355, ["queue"]) is None
+    assert source.open_message(0x11223344, ["corrupt"]) is None
+
+
+def test_archive_made_inside_of_a_message_of_521() -> None:
+    source = open_archive(pack_tree({"message": b"text\n", "envelopes/1122334400000001": E}, "./"))
+    (row,) = walked(source, "a.tar: ")
+    assert row[6][2] == 5
+    body = source.open_message(0x11223344, ["queue"])
+    assert body is not None
+    assert body.read(99) == b"text\n"
+
+
+def test_a_body_without_envelopes_beside_it_is_nothing() -> None:
+    (row,) = walked(open_archive(pack_tree({"mail/message": b"x"})), "a.tar")
+    assert row[1] == "no spool of OpenSMTPD is in this archive"
 
 
 def test_body_of_a_message() -> None:

@@ -187,8 +187,65 @@ def test_no_link_is_followed_on_the_way(spool: pathlib.Path, tmp_path: pathlib.P
         source.open_message(0x11223355, ["queue"])
     (spool / "queue").rename(spool / "moved")
     (spool / "queue").symlink_to("moved")
-    with pytest.raises(AccessError, match="queue: "):
-        source.units(["queue"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(("moved",), "a symbolic link: not followed"), (0, "a FIFO: not opened")],
+)
+def test_queue_that_is_no_directory(
+    content: Union[tuple[str], int], reason: str, spool: pathlib.Path
+) -> None:
+    (spool / "queue").rename(spool / "moved")
+    write_tree({"queue": content}, spool)
+    source = DirectorySource(str(spool))
+    found = walk(source)
+    assert [(item.path, item.reason) for item in found if isinstance(item, Unreadable)] == [
+        (f"{spool}/queue", reason)
+    ]
+    assert len(ids(found)) == 6
+    (told,) = source.walk_message(0x11223344, details=False)
+    assert isinstance(told, Unreadable)
+    assert (told.path, told.reason) == (f"{spool}/{M}", reason)
+    with pytest.raises(AccessError, match=f"{spool}/queue: {reason}"):
+        source.open_message(0x11223344, ["queue"])
+    body = source.open_message(0x44556677, BUCKETS)
+    assert body is not None
+    assert body.read(9) == b"bad\n"
+
+
+def test_queue_that_is_a_file(spool: pathlib.Path) -> None:
+    (spool / "queue").rename(spool / "moved")
+    write_tree({"queue": b"notes"}, spool)
+    source = DirectorySource(str(spool))
+    found = walk(source)
+    assert isinstance(found[0], Item)
+    assert (found[0].path, found[0].kind, found[0].octets) == (f"{spool}/queue", "stray", b"notes")
+    assert len(found) == 7
+    with pytest.raises(AccessError, match=f"{spool}/queue: Not a directory"):
+        source.open_message(0x11223344, ["queue"])
+
+
+def test_body_only_in_the_wanted_buckets(spool: pathlib.Path) -> None:
+    write_tree({"corrupt/11223344/message": b"aside\n"}, spool)
+    source = DirectorySource(str(spool))
+    for buckets, wanted in ((["corrupt"], b"aside\n"), (["queue", "corrupt"], b"text\n")):
+        body = source.open_message(0x11223344, buckets)
+        assert body is not None
+        assert body.read(9) == wanted
+    assert source.open_message(0x11223344, ["incoming"]) is None
+
+
+def test_only_a_directory_is_a_bucket(tmp_path: pathlib.Path) -> None:
+    write_tree({"x/e1": b"", "x/notes": b"", "y/e1": ("/",), "z/e1": None}, tmp_path)
+    for name in ("x", "y"):
+        with pytest.raises(AccessError, match="not a spool of OpenSMTPD"):
+            DirectorySource(str(tmp_path / name))
+    assert walk(DirectorySource(str(tmp_path / "z"))) == []
+    write_tree({f"x/{name}": E for name in ("message", "1122334400000001")}, tmp_path)
+    found = walk(DirectorySource(str(tmp_path / "x")))
+    assert ids(found)[0] == 0x1122334400000001
+    assert not [item for item in found if isinstance(item, Unreadable)]
 
 
 def snapshot(directory: pathlib.Path) -> dict[str, tuple[int, ...]]:
@@ -257,12 +314,20 @@ def test_spool_that_may_be_passed_but_not_listed(open_spool: pathlib.Path) -> No
     open_spool.chmod(0o700)
     (open_spool / "queue").chmod(0)
 
-    def fail() -> bytes:
+    def look_again() -> bytes:
+        source = DirectorySource(str(open_spool))
         with pytest.raises(AccessError, match="queue: Permission denied"):
-            walk(DirectorySource(str(open_spool)))
-        return b""
+            source.open_message(0x11223344, BUCKETS)
+        with pytest.raises(AccessError, match="queue: Permission denied"):
+            DirectorySource(f"{open_spool}/queue")
+        (told, *found) = walk(source)
+        assert isinstance(told, Unreadable)
+        assert (told.path, told.reason) == (f"{open_spool}/queue", "Permission denied")
+        (unit,) = source.units(["queue"])
+        (open_spool / "queue").chmod(0o700)
+        return b"%d %d" % (len(ids(found)), len(ids(list(source.walk(unit, details=False)))))
 
-    running.in_child(fail, running.NOBODY)
+    assert running.in_child(look_again, running.NOBODY) == b"6 3"
 
 
 def test_no_descriptor_is_left_open(spool: pathlib.Path) -> None:

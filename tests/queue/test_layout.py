@@ -140,6 +140,17 @@ def test_no_places(path: str) -> None:
     assert find_place(path) is None
 
 
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [("message", ""), ("./message", ""), ("a//b/message", "a/b"), ("1122334400000001", ""),
+     ("a/1122334400000001", "a"), ("envelopes/1122334400000001", ""),
+     ("a/envelopes/1122334400000001", "a"), ("", None), ("x", None), ("queue/x/message", None),
+     ("11223344/message", None), ("11223344/1122334400000001", None)],
+)  # fmt: skip
+def test_directories_without_the_name_of_a_message(path: str, wanted: Optional[str]) -> None:
+    assert layout.bare_directory(path) == wanted
+
+
 @given(st.lists(st.one_of(st.sampled_from([*layout.BUCKETS, "11", "11223344", ".", "", "message"]),
                           st.text(max_size=9)), max_size=6).map("/".join))  # fmt: skip
 def test_any_path_has_a_place_or_none(path: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Union
 
 import pytest
 
-from smtpd_core.errors import AccessError
+from smtpd_core.errors import AccessError, UsageError
 from smtpd_core.queue.archive import ArchiveSource
 from smtpd_core.queue.directory import DirectorySource
 from smtpd_core.queue.file import FileSource
@@ -54,6 +54,11 @@ def test_archive_on_standard_input() -> None:
     (item,) = found(open_source("-", None, receiving))
     assert item.path == "standard input: queue/11/11223344/1122334400000001"
     os.close(receiving)
+
+
+def test_root_of_standard_input(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UsageError, match="--root means nothing to an archive on standard input"):
+        open_source("-", str(tmp_path), 0)
 
 
 def test_fifo_that_the_operator_named(tmp_path: pathlib.Path) -> None:

@@ -60,6 +60,10 @@ def test_message_of_521(tmp_path: pathlib.Path) -> None:
          [("message", "a message of 1 octets without any envelope")]),
         ("queue", {"1122334400000001": E}, [("1122334400000001", "envelope", 1, -1),
          ("message", "the message of these envelopes is missing")]),
+        ("queue", {"notes": b"x"}, [("notes", "stray", 0, -1)]),
+        ("queue", {"envelopes/1122334400000001": E}, [
+         ("envelopes/1122334400000001", "envelope", 1, -1),
+         ("message", "the message of these envelopes is missing")]),
         ("incoming", {"1122334400000001": E}, [("1122334400000001", "envelope", 1, -1)]),
         ("queue", {"1122334400000001": E, "message": b""}, [("1122334400000001", "envelope", 1, 0),
          ("message", "the message of these envelopes is empty")]),

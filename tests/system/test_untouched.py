@@ -444,8 +444,8 @@ def test_enormous_files_cost_nothing(tmp_path: pathlib.Path) -> None:
     _sparse(message / "message", spools.BODY)
     _sparse(tmp_path / "temporary" / "0badcaff", b"\x01")
     for form in ("classic", "json", "table"):
-        for more in ((), ("--sort", "size"), ("--summary",)):
-            where = ("--spool", tmp_path, "--all", "--format", form)
+        for more in (("--format", form), ("--format", form, "--sort", "size"), ("--summary",)):
+            where = ("--spool", tmp_path, "--all")
             done = _limited_run("show", "queue", *where, *more)
             assert done.status == 1
             assert b"MemoryError" not in done.err
