@@ -16,7 +16,8 @@ usage() {
 ./build.sh demo                 build, then show the queue of a sample spool
 ./build.sh check                format, lint, types
 ./build.sh test [argument ...]  check, build, and run all tests; arguments go to pytest
-./build.sh bench [name]         build, then measure
+./build.sh stress               kill the daemon under load, 200 times or $STRESS_ROUNDS
+./build.sh bench [name]         build, then measure: queue, start, or daemon
 ./build.sh clean                remove everything that was built
 END
 }
@@ -146,11 +147,21 @@ test)
     build
     exec $VENV/bin/python -m pytest "$@"
     ;;
+stress)
+    need_tools test
+    STRESS_ROUNDS=${STRESS_ROUNDS:-200} exec $VENV/bin/python -m pytest -s \
+        tests/system_daemon/test_durability.py -k random "$@"
+    ;;
 bench)
     need_tools test
     (ARCHIVE=build/sources.pyz && build --no-bytecode)
     build
-    exec $VENV/bin/python packaging/bench.py "$@"
+    bench=packaging/bench.py
+    if [ "${1:-}" = daemon ]; then
+        shift
+        bench=packaging/bench_daemon.py
+    fi
+    exec $VENV/bin/python $bench "$@"
     ;;
 clean)
     if grep -q " $PWD/build/" /proc/mounts 2>/dev/null; then
@@ -160,5 +171,5 @@ clean)
     find smtpctl.py smtpd_core tests packaging -name __pycache__ -type d -prune -exec rm -rf {} +
     ;;
 help | --help | -h) usage ;;
-*) fail "$word is none of demo, check, test, bench, clean, help" 2 ;;
+*) fail "$word is none of demo, check, test, stress, bench, clean, help" 2 ;;
 esac

@@ -155,6 +155,12 @@ def run(
     return done.stdout
 
 
+def _starts_often(name: str) -> bool:
+    """Tell what every command may load from what only the daemon does, once in a long while."""
+    package = name[len(STAGED) :].split("/")[1:2]
+    return package in ([], ["queue"], ["cli"], ["tables"]) or package[0].endswith(".py")
+
+
 def compile_all(
     members: dict[str, bytes], interpreters: dict[str, Path]
 ) -> dict[str, tuple[str, bytes]]:
@@ -164,7 +170,7 @@ def compile_all(
     """
     modules = {"_inside _inside.py": members["_inside.py"]}
     for name in sorted(members):
-        if name.startswith(STAGED) and name.endswith(".py"):
+        if name.startswith(STAGED) and name.endswith(".py") and _starts_often(name):
             module = name[len(STAGED) : -len(".py")].removesuffix("/__init__").replace("/", ".")
             modules[f"{module} {name}"] = members[name]
     bytecode = {}

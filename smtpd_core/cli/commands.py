@@ -111,6 +111,14 @@ KEYWORDS = {
 }
 
 
+def load_program(handler: str) -> Callable[[list[str]], int]:
+    """Import a program that takes its arguments itself, by its `module:function` name."""
+    module, _, function = handler.partition(":")
+    __import__(module)
+    loaded: Callable[[list[str]], int] = getattr(sys.modules[module], function)
+    return loaded
+
+
 def load(handler: str) -> Callable[[Context, list[str]], int]:
     """Import a handler by its `module:function` name: the one late import made by table."""
     module, _, function = handler.partition(":")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _SUFFIXES = (".pyz", ".py")
 # Names under which OpenSMTPD's control program is something else. A sendmail that only looked
 # like one would lose mail, so these refuse.
-_OTHER_PROGRAMS = frozenset(("sendmail", "send-mail", "newaliases", "makemap", "smtpd"))
+_OTHER_PROGRAMS = frozenset(("sendmail", "send-mail", "newaliases", "makemap"))
+_DAEMON = "smtpd"  # a name of this file, or the first word: its arguments are its own
+_DAEMON_WORDS: dict[str, list[str]] = {"smtpd": [], "systemd-unit": ["systemd-unit"]}
 
 
 def run(name: str, arguments: list[str], load: Loader = commands.load) -> int:
@@ -49,7 +51,8 @@ def _program(name: str) -> str:
     """Choose the program by the name it was called by; a name of no program is smtpctl's."""
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
-    return name if name == "mailq" or name in _OTHER_PROGRAMS else "smtpctl"
+    known = name in ("mailq", _DAEMON) or name in _OTHER_PROGRAMS
+    return name if known else "smtpctl"
 
 
 def _guard(out: output.Output, program: str, arguments: list[str], load: Loader) -> int:
@@ -76,6 +79,11 @@ def _dispatch(out: output.Output, program: str, arguments: list[str], load: Load
     if program in _OTHER_PROGRAMS:
         out.warn("this release does not provide this program")
         return context.EXIT_UNAVAILABLE
+    if program == _DAEMON:
+        return commands.load_program("smtpd_core.daemon.main:run")(arguments)
+    if program == "smtpctl" and arguments[:1] and arguments[0] in _DAEMON_WORDS:
+        daemon = [*_DAEMON_WORDS[arguments[0]], *arguments[1:]]
+        return commands.load_program("smtpd_core.daemon.main:run")(daemon)
     if program == "mailq":
         words, given = options.parse_mailq(arguments)
         words = ["mailq"]

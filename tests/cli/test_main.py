@@ -50,7 +50,7 @@ def test_any_name_is_smtpctl(name: str, capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().err == "smtpctl: smtpd doesn't seem to be running\n"
 
 
-@pytest.mark.parametrize("name", ["sendmail", "send-mail", "newaliases", "makemap", "smtpd"])
+@pytest.mark.parametrize("name", ["sendmail", "send-mail", "newaliases", "makemap"])
 def test_programs_not_provided_refuse(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(name, ["-t"]) == 69
     assert capfd.readouterr() == ("", f"{name}: this release does not provide this program\n")
@@ -244,3 +244,18 @@ def test_no_option_is_accepted_by_a_command_it_is_not_for(
     else:
         assert status == 2
         assert capfd.readouterr().err == f"smtpctl: {option} means nothing to show stats\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("smtpd", ["-h"]), ("smtpctl", ["smtpd", "-h"]), ("smtpd.pyz", ["-h"])]
+)
+def test_the_daemon_takes_its_arguments_itself(
+    name: str, arguments: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(name, arguments) == 1
+    assert "usage: smtpd [-dFhnv]" in capfd.readouterr().err
+
+
+def test_the_unit_of_the_daemon(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("smtpctl", ["systemd-unit"]) == 0
+    assert "[Service]" in capfd.readouterr().out
