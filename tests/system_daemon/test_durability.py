@@ -43,7 +43,7 @@ SEED = int(os.environ.get("STRESS_SEED", "0")) or random.randrange(1, 1 << 32)
 LARGE = 600_000  # octets of a mail whose body is written to a file of the queue role
 _CLIENTS = 4
 _LIFE_SECONDS = 1.2  # the longest until a daemon is killed
-_ANSWER_SECONDS = 0.25  # for an outcome to get from who took a mail into the spool: mostly 0.05
+_ANSWER_SECONDS = 1.0  # for an outcome to get from who took a mail into the spool: mostly 0.05
 _ORPHAN_SECONDS = 1.0  # for a delivery to end whose daemon was killed
 
 
