@@ -210,7 +210,9 @@ def test_tools_that_cannot_be_had_are_reported(tmp_path: pathlib.Path) -> None:
 def test_an_unknown_word_is_one_sentence() -> None:
     done = subprocess.run([ROOT / "build.sh", "tset"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "build.sh: tset is none of demo, check, test, stress, bench, clean, help\n"
+    assert (
+        done.stderr == "build.sh: tset is none of demo, check, test, stress, bench, clean, help\n"
+    )
 
 
 def test_help_names_every_word() -> None:
