@@ -59,6 +59,8 @@ class Listing:
         self._shown = False  # whether any row was written
         self._status = EXIT_OK
         self._started = self._flushed = self._progressed = time.monotonic()
+        self._members = 0  # of an archive: none of them is shown before the last was read
+        source.on_read = self._count_member
 
     @property
     def status(self) -> int:
@@ -214,13 +216,21 @@ class Listing:
         if output.error_terminal and not (output.terminal and self._shown):
             self._show_progress()
 
+    def _count_member(self) -> None:
+        self._members += 1
+        if self._context.output.error_terminal:
+            self._show_progress()
+
     def _show_progress(self) -> None:
         now = time.monotonic()
         late = now - self._started >= _PROGRESS_AFTER
         if late and now - self._progressed >= _PROGRESS_EVERY:
             self._progressed = now
             noun = "envelope" if self._seen == 1 else "envelopes"
-            self._context.output.progress(f"{self._seen:,} {noun} read")
+            line = f"{self._seen:,} {noun} read"
+            if self._members and not self._seen:
+                line = f"{self._members:,} files of the archive read"
+            self._context.output.progress(line)
 
     # --- writing
 

@@ -51,6 +51,7 @@ class ArchiveSource:
     """A spool, or any part of one, in an archive."""
 
     parallel = False
+    on_read: Optional[Callable[[], None]] = None
 
     def __init__(self, path: str, descriptor: int, kept_max: int = KEPT_OCTETS_MAX) -> None:
         """Take over a descriptor at its beginning; `-` as path is standard input."""
@@ -99,6 +100,8 @@ class ArchiveSource:
         """Keep what belongs to the wanted buckets; give a turn after each, and what is damaged."""
         try:
             for member in self._members():
+                if self.on_read is not None:
+                    self.on_read()
                 if isinstance(member, tar.Damage):
                     yield Unreadable(self.path, f"octet {member.offset}: {member.reason}")
                     continue

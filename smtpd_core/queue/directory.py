@@ -23,7 +23,7 @@ from smtpd_core.queue.walk import Walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Optional, Union
 
 # To pass through a directory that may not be listed.
@@ -71,6 +71,7 @@ class DirectorySource:
     """A spool, or a part of one, in the file system."""
 
     parallel = True
+    on_read: Optional[Callable[[], None]] = None
 
     def __init__(self, path: str) -> None:
         """Open a directory and find out what part of a spool it is.

@@ -11,7 +11,7 @@ from smtpd_core.queue.sources import Item, Unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Optional, Union
 
     from smtpd_core.queue.sources import StoredBody, Unreadable
@@ -21,6 +21,7 @@ class FileSource:
     """One envelope in one file, whose name may be anything."""
 
     parallel = False
+    on_read: Optional[Callable[[], None]] = None
 
     def __init__(self, path: str, descriptor: int) -> None:
         """Take over the descriptor of a regular file."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Optional, Protocol, Union
 
     class StoredBody(Protocol):
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         """What directories and archives offer alike."""
 
         path: str  # as the operator named it
+        on_read: Optional[Callable[[], None]]  # called while nothing can be given yet
         parallel: bool  # whether units can be walked by several processes at once
 
         def units(self, buckets: Iterable[str]) -> list[Unit]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import os
 import pathlib
+import tarfile
 import tempfile
 import tracemalloc
 from typing import TYPE_CHECKING, Any, Union
@@ -368,3 +369,14 @@ def test_a_stream_is_read_once() -> None:
     with pytest.raises(AccessError, match="standard input: it can be read only once"):
         walked(source, "standard input: ")
     os.close(receiving)
+
+
+def test_each_member_is_told_while_nothing_can_be_given_yet() -> None:
+    path = pathlib.Path(__file__).parent.parent / "spools" / "demo.tar.gz"
+    source = ArchiveSource(str(path), os.open(path, os.O_RDONLY))
+    told: list[int] = []
+    source.on_read = lambda: told.append(0)
+    items = source.walk(source.units(["queue"])[0], details=False)
+    next(items)
+    with tarfile.open(path) as oracle:
+        assert len(told) == len(oracle.getmembers())
